@@ -1,0 +1,24 @@
+"""Latent diffusion models from scratch: each component once, short enough to read."""
+
+from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
+from ldm_edu.errors import CheckpointError, DataError, InputError, LdmEduError, StorageError
+from ldm_edu.pipeline import LatentDiffusion
+from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.unet import UNet, UNetConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Autoencoder",
+    "AutoencoderConfig",
+    "CheckpointError",
+    "DataError",
+    "DiagonalGaussian",
+    "InputError",
+    "LatentDiffusion",
+    "LdmEduError",
+    "NoiseSchedule",
+    "StorageError",
+    "UNet",
+    "UNetConfig",
+]

@@ -1,0 +1,230 @@
+"""The joined parts: what a user saves, loads and samples."""
+
+import re
+from itertools import islice
+from types import GeneratorType
+
+import pytest
+import torch
+from torch import nn
+
+from ldm_edu import checkpoint
+from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
+from ldm_edu.diffusion import to_z0_eps
+from ldm_edu.errors import CheckpointError, InputError
+from ldm_edu.pipeline import LatentDiffusion, pick_device
+from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.unet import UNet, UNetConfig
+
+AE = AutoencoderConfig(
+    latent_channels=3, channels=(4, 8), blocks=1, groups=4, patch=2, linear=True
+)
+NET = UNetConfig(3, 3, channels=(8, 8), blocks=1, heads=2, groups=4, dropout=0.3)
+SAMPLERS = [{"sampler": "ddpm"}, {"sampler": "ddim"}, {"sampler": "ddim", "eta": 0.7}]
+
+
+def make(seed=0, parameterisation="v", schedule=None):
+    torch.manual_seed(seed)
+    autoencoder, unet = Autoencoder(AE), UNet(NET)
+    for p in (*autoencoder.parameters(), *unet.parameters()):
+        nn.init.normal_(p, std=0.15)
+    autoencoder.set_latent_scale(torch.tensor([0.1, -0.2, 0.3]), torch.tensor([0.5, 2.0, 3.0]))
+    schedule = schedule or NoiseSchedule("cosine", 100)
+    return LatentDiffusion(autoencoder, unet, schedule, parameterisation, image_size=16)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return make()
+
+
+def images(n=3):
+    return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+# ---- save and load
+
+
+@pytest.mark.parametrize("parameterisation", ["v", "eps"])
+def test_a_loaded_pipeline_is_the_saved_one_bit_for_bit(tmp_path, parameterisation):
+    saved = make(3, parameterisation, NoiseSchedule("linear", 50, 1e-4, 0.1))
+    saved.save(tmp_path / "pipe", data="shapes", epochs=3)
+    loaded = LatentDiffusion.load(tmp_path / "pipe", device="cpu")
+    for part in ("autoencoder", "unet"):
+        a, b = (getattr(p, part) for p in (saved, loaded))
+        assert a.config == b.config and not b.training
+        for (name, value), (other, again) in zip(
+            a.state_dict().items(), b.state_dict().items(), strict=True
+        ):
+            assert name == other and torch.equal(value, again)
+    assert (loaded.schedule, loaded.parameterisation) == (saved.schedule, parameterisation)
+    assert loaded.image_size == 16
+    assert torch.equal(loaded.sample(2, steps=3), saved.sample(2, steps=3))
+    x = images()
+    assert torch.equal(loaded.encode(x), saved.encode(x))
+    notes = checkpoint.read_config(tmp_path / "pipe")["notes"]
+    assert notes == {"data": "shapes", "epochs": 3}
+
+
+def test_another_checkpoint_is_refused(tmp_path):
+    checkpoint.save(tmp_path / "other", {"format": "a cake"}, {})
+    with pytest.raises(CheckpointError, match=r"holds a cake, not ldm_edu\.LatentDiffusion"):
+        LatentDiffusion.load(tmp_path / "other")
+    with pytest.raises(CheckpointError):
+        LatentDiffusion.load(tmp_path / "nothing")
+
+
+# ---- sampling
+
+
+@pytest.mark.parametrize("options", SAMPLERS)
+def test_a_seed_fixes_the_samples(pipe, options):
+    first = pipe.sample(2, steps=4, seed=1, **options)
+    torch.randn(5)  # the global generator has no say
+    before = torch.get_rng_state()
+    assert torch.equal(pipe.sample(2, steps=4, seed=1, **options), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(pipe.sample(2, steps=4, seed=2, **options), first)
+    assert not torch.equal(first[0], first[1])
+    assert first.shape == (2, 3, 16, 16) and first.dtype == torch.float32
+    assert first.device.type == "cpu" and not first.requires_grad
+
+
+@pytest.mark.parametrize("options", SAMPLERS)
+def test_an_image_depends_on_its_seed_and_place_not_on_how_many_there_are(pipe, options):
+    many = pipe.sample(5, steps=4, seed=7, **options)
+    for n in (1, 2):
+        few = pipe.sample(n, steps=4, seed=7, **options)
+        torch.testing.assert_close(few, many[:n], rtol=1e-4, atol=1e-4)
+
+
+def test_starting_noise_depends_on_seed_and_place_and_is_normal(pipe):
+    z_T = pipe.noise(2000, seed=3)
+    assert z_T.shape == (2000, 3, 4, 4) and torch.equal(pipe.noise(5, seed=3), z_T[:5])
+    assert not torch.equal(pipe.noise(5, seed=4), z_T[:5])
+    assert len({tuple(z.flatten()[:4].tolist()) for z in z_T}) == 2000
+    assert z_T.mean().abs() < 0.02 and (z_T.var() - 1).abs() < 0.03
+
+
+def test_noise_within_the_loop_is_neither_repeated_nor_the_starting_noise(pipe):
+    """Every (image, step) draws anew: no two of these latents share their noise."""
+    start = pipe.noise(3, seed=0)
+    z = [s.z_t for s in pipe.denoise(3, sampler="ddpm", steps=4, z_T=torch.zeros(3, 3, 4, 4))]
+    means = list(pipe.denoise(3, steps=4, z_T=torch.zeros(3, 3, 4, 4)))
+    drawn = torch.cat([z[1] - means[1].z_t, start])
+    drawn = drawn.flatten(1) - drawn.flatten(1).mean(1, keepdim=True)
+    correlation = torch.nn.functional.normalize(drawn, dim=1)
+    correlation = correlation @ correlation.T - torch.eye(6)
+    assert correlation.abs().max() < 0.7
+
+
+@pytest.mark.parametrize("parameterisation", ["v", "eps", "x0"])
+def test_ddim_with_eta_1_is_ddpm(parameterisation):
+    pipe = make(1, parameterisation)
+    a = pipe.sample(2, sampler="ddim", eta=1.0, steps=5)
+    torch.testing.assert_close(a, pipe.sample(2, sampler="ddpm", steps=5), rtol=1e-4, atol=1e-4)
+
+
+def test_z_T_is_where_sampling_starts(pipe):
+    z_T = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(5))
+    states = list(pipe.denoise(2, steps=3, z_T=z_T))
+    assert torch.equal(states[0].z_t, z_T)
+    assert torch.equal(pipe.sample(2, steps=3, z_T=z_T), pipe.decode(states[-1].z_t))
+    assert not torch.equal(pipe.sample(2, steps=3, z_T=z_T), pipe.sample(2, steps=3, z_T=-z_T))
+    assert torch.equal(
+        pipe.sample(2, steps=3, z_T=pipe.noise(2, 9)), pipe.sample(2, steps=3, seed=9)
+    )
+
+
+def test_a_larger_z_T_makes_a_larger_image(pipe):
+    assert pipe.sample(1, steps=2, z_T=torch.randn(1, 3, 6, 8)).shape == (1, 3, 24, 32)
+
+
+def test_denoise_yields_every_step_and_what_the_model_said(pipe):
+    loop = pipe.denoise(2, steps=4)
+    assert isinstance(loop, GeneratorType)
+    states = list(loop)
+    assert [s.t for s in states] == [100, 75, 50, 25, 0]
+    for state in states[:-1]:
+        with torch.no_grad():
+            prediction = pipe.unet(state.z_t, torch.full((2,), state.t))
+        z0_hat, _ = to_z0_eps(pipe.schedule, state.z_t, state.t, prediction, "v")
+        torch.testing.assert_close(state.z0_hat, z0_hat)
+    torch.testing.assert_close(states[-1].z_t, states[-2].z0_hat)
+
+
+def test_defaults_are_ddim_of_50_steps_from_seed_0(pipe):
+    explicit = pipe.denoise(1, sampler="ddim", steps=50, eta=0.0, seed=0)
+    for a, b in islice(zip(pipe.denoise(), explicit, strict=True), 3):
+        assert a.t == b.t and torch.equal(a.z_t, b.z_t)
+
+
+# ---- encode and decode
+
+
+def test_encode_is_the_posteriors_mean_in_scaled_units(pipe):
+    x = images()
+    z, posterior = pipe.encode(x), pipe.autoencoder.encode(x)
+    assert torch.equal(z, posterior.mean) and not z.requires_grad
+    torch.testing.assert_close(
+        pipe.decode(z), pipe.autoencoder.decode(posterior.mean).detach().clamp(-1, 1)
+    )
+
+
+def test_decoded_images_lie_within_minus_1_and_1_and_latents_are_not_clamped(pipe):
+    z = 30 * pipe.noise(2)
+    assert pipe.autoencoder.decode(z).abs().max() > 1
+    x = pipe.decode(z)
+    assert x.min() == -1 and x.max() == 1
+    states = list(pipe.denoise(2, steps=3, z_T=z))
+    assert torch.equal(states[0].z_t, z)
+    assert max(s.z0_hat.abs().max().item() for s in states) > 5
+
+
+def test_parts_are_put_in_evaluation_mode():
+    pipe = make()
+    assert not pipe.autoencoder.training and not pipe.unet.training  # dropout would differ
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"n": 0}, "at least 1, found 0"),
+        ({"sampler": "euler"}, "found 'euler'"),
+        ({"steps": 0}, "found 0"),
+        ({"steps": 101}, "1 to T = 100, found 101"),
+        ({"eta": 1.5}, "found 1.5"),
+        ({"eta": -1}, "found -1"),
+        ({"n": 2, "z_T": torch.zeros(1, 3, 4, 4)}, "(2, 3, 4, 4), found (1, 3, 4, 4)"),
+        ({"n": 1, "z_T": torch.zeros(1, 4, 4, 4)}, "(1, 3, 4, 4), found (1, 4, 4, 4)"),
+        ({"n": 1, "z_T": torch.zeros(1)}, "found (1,)"),
+        ({"n": 1, "z_T": torch.zeros(1, 3, 4)}, "found (1, 3, 4)"),
+        ({"n": 1, "z_T": torch.zeros(1, 3, 5, 4)}, "found (1, 3, 5, 4)"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(pipe, options, found):
+    with pytest.raises(InputError, match=re.escape(found)):
+        pipe.sample(**({"steps": 2} | options))
+
+
+def test_parts_that_do_not_fit_are_refused():
+    unet = UNet(UNetConfig(4, 3, channels=(8,), attention=(True,), groups=4))
+    with pytest.raises(InputError, match=r"\(4, 3\) channels, .* has 3"):
+        LatentDiffusion(Autoencoder(AE), unet, NoiseSchedule())
+
+
+def test_images_and_latents_of_other_shapes_are_refused(pipe):
+    with pytest.raises(InputError, match=r"found \(1, 3, 15, 16\)"):
+        pipe.encode(torch.zeros(1, 3, 15, 16))
+    with pytest.raises(InputError, match=r"found \(1, 2, 4, 4\)"):
+        pipe.decode(torch.zeros(1, 2, 4, 4))
+
+
+def test_devices():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device().type in ("cpu", "cuda", "mps")
+    with pytest.raises(InputError, match="device 'abacus' is not available"):
+        pick_device("abacus")
