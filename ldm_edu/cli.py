@@ -1,0 +1,108 @@
+"""The command line: `ldm-edu quickstart` trains, `ldm-edu sample` draws from what was trained.
+
+An error that a user can mend is one line on stderr and exit code 2; a run that was stopped
+has saved itself and exits with 130.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from ldm_edu.errors import InputError, LdmEduError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 2 bad input, 130 stopped."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except LdmEduError as error:
+        print("ldm-edu:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(f"\nldm-edu: {stopped or 'interrupted'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ldm-edu",
+        description="Latent diffusion models from scratch: train, sample, learn.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    quick = commands.add_parser(
+        "quickstart",
+        help="train an autoencoder and a latent DDPM from nothing, and show what happened",
+        description="Trains both stages and leaves weights, a log, samples.png and a "
+        "self-contained report.html in the folder --out.",
+    )
+    quick.add_argument("--data", help="shapes (default), cifar10 or celeba64")
+    quick.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie on disk")
+    quick.add_argument("--minutes", type=float, help="of training, both stages (default: 5)")
+    quick.add_argument(
+        "--steps", type=int, nargs=2, metavar=("N", "M"), help="of each stage, not minutes"
+    )
+    quick.add_argument("--out", type=Path, metavar="DIR", help="default: runs/DATA")
+    quick.add_argument("--seed", type=int, help="default: 0")
+    quick.add_argument("--device", help="auto (default), cpu, cuda, mps")
+    quick.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    quick.set_defaults(run=_quickstart)
+
+    sample = commands.add_parser("sample", help="draw pictures from a trained model")
+    sample.add_argument("model", help="a model folder, such as runs/shapes/model")
+    sample.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    sample.add_argument("--count", type=int, default=16, help="default: 16")
+    sample.add_argument("--sampler", default="ddim", help="ddim (default) or ddpm")
+    sample.add_argument("--steps", type=int, default=50, help="default: 50")
+    sample.add_argument("--seed", type=int, default=0, help="default: 0")
+    sample.set_defaults(run=_sample)
+    return parser
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    # torch is imported late, so that --help is quick
+    from ldm_edu.quickstart import Plan, quickstart, saved_plan
+
+    names = ("data", "root", "minutes", "steps", "seed", "device")
+    asked = {name: getattr(options, name) for name in names}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    out = options.out or Path("runs") / asked.get("data", "shapes")
+    if options.resume:
+        plan = saved_plan(out)
+        for name, value in asdict(Plan(**asked)).items():
+            if name in asked and value != (own := getattr(plan, name)):
+                raise InputError(
+                    f"the run in {out} has --{name} {own}, not {value}: leave it out"
+                )
+    else:
+        plan = Plan(**asked)
+    try:
+        quickstart(plan, out, options.resume)
+    except KeyboardInterrupt as stopped:
+        again = (
+            f"{stopped or 'interrupted'}; go on with: ldm-edu quickstart --resume --out {out}"
+        )
+        raise KeyboardInterrupt(again) from None
+    print(
+        f"Pictures: {out / 'samples.png'}\nThe whole story, in a browser: {out / 'report.html'}"
+    )
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from ldm_edu.images import image_grid, save_png, to_uint8
+    from ldm_edu.pipeline import LatentDiffusion
+
+    pipe = LatentDiffusion.load(options.model)
+    x = pipe.sample(
+        options.count, sampler=options.sampler, steps=options.steps, seed=options.seed
+    )
+    columns = min(8, options.count)
+    save_png(options.out, image_grid(to_uint8(x), columns, scale=max(1, 128 // x.shape[-1])))
+    print(f"Pictures: {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Gather what a run's page shows: pictures, films, numbers, all from the trained model."""
+
+import platform
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import ldm_edu
+from ldm_edu.data import ImageDataset
+from ldm_edu.diffusion import State, q_sample
+from ldm_edu.images import latent_to_rgb, to_uint8
+from ldm_edu.latents import image_batch
+from ldm_edu.metrics import psnr
+from ldm_edu.pca import patch_pca, pca_reconstruct
+from ldm_edu.pipeline import LatentDiffusion
+from ldm_edu.report import Denoising, Noising, Reconstruction, Report, write_report
+
+_TEST_IMAGES, _SHOWN, _FRAMES = 1000, 16, 21
+
+
+def write_quickstart_report(
+    path: Path,
+    pipe: LatentDiffusion,
+    train_set: ImageDataset,
+    test_set: ImageDataset,
+    samples: Tensor,
+    losses: dict[str, list[float]],
+    command: str,
+    minutes: float,
+) -> None:
+    """Measure, draw and write report.html. losses: stage -> loss of every step."""
+    reconstruction, pca_psnr = reconstruct(pipe, train_set, test_set)
+    shown = image_batch(test_set.images, torch.arange(_SHOWN))
+    z0 = pipe.encode(shown)
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (pipe.autoencoder, pipe.unet)]
+    c, h, w = pipe.latent_shape
+    summary = [
+        (
+            "Data",
+            f"{train_set.name}: {len(train_set.images):,} + {len(test_set.images):,} for tests",
+        ),
+        ("Image", f"3 x {shown.shape[2]} x {shown.shape[3]} = {shown[0].numel():,} numbers"),
+        ("Latent", f"{c} x {h} x {w} = {c * h * w:,} numbers"),
+        ("Autoencoder", f"{sizes[0]:,} parameters, {len(losses['autoencoder']):,} steps"),
+        (
+            "Reconstruction",
+            f"{reconstruction.psnr_overall:.2f} dB on test images (patch-PCA {pca_psnr:.2f})",
+        ),
+        ("Denoiser", f"{sizes[1]:,} parameters, {len(losses['diffusion']):,} steps"),
+        ("Time", f"{minutes:.1f} minutes on {torch.get_num_threads()} threads"),
+    ]
+    report = Report(
+        title=f"Latent diffusion on {train_set.name}",
+        summary=summary,
+        images=train_set.images[:_SHOWN],
+        captions=train_set.captions[:_SHOWN],
+        reconstruction=reconstruction,
+        latents=z0.float().cpu(),
+        noising=noising(pipe, shown, z0),
+        curves={name: (range(1, len(v) + 1), v) for name, v in losses.items()},
+        denoising=denoising(pipe),
+        samples=samples,
+        command=command,
+        versions={
+            "ldm_edu": ldm_edu.__version__,
+            "torch": torch.__version__,
+            "Python": platform.python_version(),
+        },
+    )
+    write_report(path, report)
+
+
+def reconstruct(
+    pipe: LatentDiffusion, train_set: ImageDataset, test_set: ImageDataset
+) -> tuple[Reconstruction, float]:
+    """Up to 1,000 test images through the autoencoder, and through PCA of the same size."""
+    f, c = pipe.autoencoder.config.factor, pipe.autoencoder.config.latent_channels
+    some = torch.arange(0, len(train_set.images), max(1, len(train_set.images) // 2000))
+    basis, mean, _ = patch_pca(image_batch(train_set.images, some), f, c)
+    ours, linear, shown = [], [], []
+    for index in torch.arange(min(_TEST_IMAGES, len(test_set.images))).split(100):
+        x = image_batch(test_set.images, index)
+        x_hat = pipe.decode(pipe.encode(x))
+        ours.append(psnr(x, x_hat))
+        linear.append(psnr(x, pca_reconstruct(x, f, basis, mean).clamp(-1, 1)))
+        shown = shown or [to_uint8(x[:_SHOWN]), to_uint8(x_hat[:_SHOWN])]
+    values, pca_psnr = torch.cat(ours), torch.cat(linear).mean().item()
+    first = values[:_SHOWN].tolist()
+    return Reconstruction(*shown, first, values.mean().item(), pca_psnr), pca_psnr
+
+
+def noising(pipe: LatentDiffusion, x0: Tensor, z0: Tensor) -> Noising:
+    """The same images at rising t: noise on the pixels, and noise on the latent."""
+    schedule = pipe.schedule
+    levels = [round(schedule.T * i / (_FRAMES - 1)) for i in range(_FRAMES)]
+    eps_x, eps_z = torch.randn_like(x0), torch.randn_like(z0)
+    x = torch.stack([to_uint8(q_sample(schedule, x0, t, eps_x)) for t in levels])
+    z = torch.stack([q_sample(schedule, z0, t, eps_z) for t in levels])
+    alpha_bar = schedule.alpha_bar[levels].tolist()
+    return Noising(levels, alpha_bar, x, _decoded(pipe, z), _as_colours(z))
+
+
+def denoising(pipe: LatentDiffusion) -> Denoising:
+    """The film of generation: z_t and the clean latent predicted from it, decoded."""
+    states: list[State] = list(pipe.denoise(_SHOWN, steps=_FRAMES - 1))
+    z_t = torch.stack([s.z_t for s in states])
+    z0_hat = torch.stack([s.z0_hat for s in states])
+    levels = [s.t for s in states]
+    return Denoising(levels, _decoded(pipe, z_t), _decoded(pipe, z0_hat), _as_colours(z_t))
+
+
+def _decoded(pipe: LatentDiffusion, z: Tensor) -> Tensor:
+    return torch.stack([to_uint8(pipe.decode(frame)) for frame in z])
+
+
+def _as_colours(z: Tensor) -> Tensor:
+    rgb = latent_to_rgb(z.flatten(0, 1).float().cpu())  # one palette for the whole film
+    return rgb.unflatten(0, z.shape[:2])

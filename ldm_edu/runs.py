@@ -1,0 +1,188 @@
+"""One stage of training as a user meets it: a progress bar, a log, and state that is safe.
+
+A stage lives in a checkpoint folder. It is saved about once a minute, at its end, and when
+Ctrl-C or SIGTERM asks it to stop, which it does at the next step boundary.
+"""
+
+import copy
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TextIO
+
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ldm_edu import checkpoint
+from ldm_edu.errors import CheckpointError, StorageError
+from ldm_edu.images import write_atomic
+from ldm_edu.training import TrainConfig, TrainState, train
+
+SAVE_SECONDS = 60.0
+_WARM, _TIMED = 3, 10  # steps to reach speed, steps to measure it
+
+
+class Stopped(KeyboardInterrupt):
+    """A stage was asked to stop and has saved itself; the message says where it stands."""
+
+
+def run_stage(
+    folder: Path,
+    name: str,
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, int], Tensor],
+    config: TrainConfig,
+    length: int | timedelta,
+    log: "Log",
+) -> TrainState:
+    """Train `model` to its last step, from `folder` if it holds a state, and leave it there.
+
+    loss_fn(model, step) -> scalar. length: a number of steps, or a time, to which a new stage
+    fits the number after timing a few steps on a copy; a resumed stage keeps what it has, and
+    `config.steps` is overwritten by either. Raises Stopped after Ctrl-C or SIGTERM, with
+    everything saved, and CheckpointError if `folder` holds another model's state.
+    """
+    saved = checkpoint.load(folder) if checkpoint.exists(folder) else None
+    if saved is not None:
+        if saved[0].get("stage") != name:
+            raise CheckpointError(
+                f"{folder} holds stage {saved[0].get('stage')!r}, not {name!r}"
+            )
+        config = TrainConfig(**saved[0]["train"])
+    else:
+        if isinstance(length, timedelta):
+            length = _steps_within(length, model, loss_fn, config)
+        config = replace(config, steps=length)
+    state = TrainState(model, config)
+    if saved is not None:
+        state.load_state_dict(*saved)
+    log.rewind(name, state.step)
+
+    def save() -> None:
+        log.flush()
+        progress, tensors = state.state_dict()
+        checkpoint.save(folder, {"stage": name, **progress}, tensors)
+
+    steps = train(state, lambda step: loss_fn(model, step))
+    bar = tqdm(steps, name, config.steps, initial=state.step, unit="step", mininterval=0.5)
+    last_save = time.monotonic()
+    with stop_signals() as stop_asked, bar:
+        for done in bar:
+            log.write(name, done.step, done.loss)
+            bar.set_postfix(loss=f"{done.loss:.4f}", refresh=False)
+            if stop_asked():
+                save()
+                raise Stopped(f"{name} stopped after step {done.step} of {config.steps}")
+            if time.monotonic() - last_save > SAVE_SECONDS:
+                save()
+                last_save = time.monotonic()
+    save()
+    return state
+
+
+def _steps_within(
+    time_left: timedelta, model: nn.Module, loss_fn: Callable, config: TrainConfig
+) -> int:
+    trial = TrainState(copy.deepcopy(model), replace(config, steps=_WARM + _TIMED))
+    start = 0.0
+    for done in train(trial, lambda step: loss_fn(trial.model, step)):
+        if done.step == _WARM:
+            start = time.perf_counter()
+    per_step = (time.perf_counter() - start) / _TIMED
+    return max(2, round(time_left.total_seconds() / per_step))
+
+
+class Log:
+    """`log.jsonl`: one line a step, {"stage", "step", "loss"}, in order, none twice."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.losses: dict[str, list[float]] = {}  # stage -> loss of step 1, 2, ...
+        self.file: TextIO | None = None
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        for line in self.path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+                losses, step, loss = (
+                    self.losses.setdefault(entry["stage"], []),
+                    entry["step"],
+                    entry["loss"],
+                )
+            except (json.JSONDecodeError, KeyError, TypeError):
+                break  # a line cut off by a kill: what follows is written anew
+            if step == len(losses) + 1:
+                losses.append(loss)
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Forget what came after `step`, as the training state has; raises CheckpointError."""
+        losses = self.losses.setdefault(stage, [])
+        if len(losses) < step:
+            raise CheckpointError(
+                f"{self.path} has {len(losses)} steps of {stage}, its state {step}"
+            )
+        del losses[step:]
+        self._open()
+
+    def _open(self) -> None:
+        self.close()
+        entries = [
+            _entry(stage, step, loss)
+            for stage, losses in self.losses.items()
+            for step, loss in enumerate(losses, 1)
+        ]
+        try:
+            write_atomic(self.path, "".join(entries).encode())
+            self.file = self.path.open("a")
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def write(self, stage: str, step: int, loss: float) -> None:
+        self.losses[stage].append(loss)
+        self.file.write(_entry(stage, step, loss))
+
+    def flush(self) -> None:
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def _entry(stage: str, step: int, loss: float) -> str:
+    return json.dumps({"stage": stage, "step": step, "loss": loss}) + "\n"
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a question: stop_asked(). A second one kills.
+
+    Outside the main thread (a notebook's worker, say) signals are left alone.
+    """
+    asked = False
+
+    def ask(number, frame):
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        before = {}
+    try:
+        yield lambda: asked
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
