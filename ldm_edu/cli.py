@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("model", help="a model folder, such as runs/shapes/model")
     sample.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     sample.add_argument("--count", type=int, default=16, help="default: 16")
-    sample.add_argument("--sampler", default="ddim", help="ddim (default) or ddpm")
-    sample.add_argument("--steps", type=int, default=50, help="default: 50")
+    sample.add_argument("--sampler", default="ddpm", help="ddpm (default) or ddim")
+    sample.add_argument("--steps", type=int, default=250, help="default: 250")
     sample.add_argument("--seed", type=int, default=0, help="default: 0")
     sample.set_defaults(run=_sample)
     return parser

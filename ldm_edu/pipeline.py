@@ -37,6 +37,9 @@ class LatentDiffusion:
             raise InputError(
                 f"the U-Net maps {found} channels, the autoencoder's latent has {want[0]}"
             )
+        if image_size < 1 or image_size % autoencoder.config.factor:
+            f = autoencoder.config.factor
+            raise InputError(f"image_size must be a multiple of f = {f}, found {image_size}")
         self.autoencoder, self.unet = autoencoder.eval(), unet.eval()
         self.schedule, self.parameterisation = schedule, parameterisation
         self.image_size = image_size
@@ -87,7 +90,7 @@ class LatentDiffusion:
         if n < 1:
             raise InputError(f"n must be at least 1, found {n}")
         z_T = self.noise(n, seed) if z_T is None else z_T.to(self.device)
-        if z_T.ndim != 4 or z_T.shape[:2] != (n, self.latent_shape[0]):
+        if z_T.shape[:2] != (n, self.latent_shape[0]):
             want = (n, *self.latent_shape)
             raise InputError(f"z_T must have shape {want}, found {tuple(z_T.shape)}")
         predict = predictor(self.unet, self.schedule, self.parameterisation)
@@ -157,7 +160,7 @@ def _rule(sampler: str, eta: float) -> Rule:
 
 
 def _generator(seed: int, i: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 1_000_003 + i)
+    return torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
 
 
 def _stream(n: int, seed: int) -> Callable[[Tensor], Tensor]:

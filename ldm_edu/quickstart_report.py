@@ -2,6 +2,7 @@
 
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 import ldm_edu
 from ldm_edu.data import ImageDataset
 from ldm_edu.diffusion import State, q_sample
+from ldm_edu.film import pick
 from ldm_edu.images import latent_to_rgb, to_uint8
 from ldm_edu.latents import image_batch
 from ldm_edu.metrics import psnr
@@ -25,11 +27,16 @@ def write_quickstart_report(
     train_set: ImageDataset,
     test_set: ImageDataset,
     samples: Tensor,
+    sampling: dict[str, Any],
     losses: dict[str, list[float]],
+    rates: dict[str, float],
     command: str,
-    minutes: float,
 ) -> None:
-    """Measure, draw and write report.html. losses: stage -> loss of every step."""
+    """Measure, draw and write report.html.
+
+    samples: uint8 (64, 3, H, W), made by `pipe.sample` with the options `sampling`. losses
+    and rates: stage -> loss of every step, and -> images trained on per second.
+    """
     reconstruction, pca_psnr = reconstruct(pipe, train_set, test_set)
     shown = image_batch(test_set.images, torch.arange(_SHOWN))
     z0 = pipe.encode(shown)
@@ -42,13 +49,12 @@ def write_quickstart_report(
         ),
         ("Image", f"3 x {shown.shape[2]} x {shown.shape[3]} = {shown[0].numel():,} numbers"),
         ("Latent", f"{c} x {h} x {w} = {c * h * w:,} numbers"),
-        ("Autoencoder", f"{sizes[0]:,} parameters, {len(losses['autoencoder']):,} steps"),
-        (
-            "Reconstruction",
-            f"{reconstruction.psnr_overall:.2f} dB on test images (patch-PCA {pca_psnr:.2f})",
-        ),
-        ("Denoiser", f"{sizes[1]:,} parameters, {len(losses['diffusion']):,} steps"),
-        ("Time", f"{minutes:.1f} minutes on {torch.get_num_threads()} threads"),
+        ("Autoencoder", f"{sizes[0]:,} parameters"),
+        ("trained for", _length("autoencoder", losses, rates)),
+        ("Reconstruction", f"{reconstruction.psnr_overall:.2f} dB (patch-PCA {pca_psnr:.2f})"),
+        ("Denoiser", f"{sizes[1]:,} parameters"),
+        ("trained for", _length("diffusion", losses, rates)),
+        ("Computed on", f"{pipe.device.type}, {torch.get_num_threads()} threads"),
     ]
     report = Report(
         title=f"Latent diffusion on {train_set.name}",
@@ -59,7 +65,7 @@ def write_quickstart_report(
         latents=z0.float().cpu(),
         noising=noising(pipe, shown, z0),
         curves={name: (range(1, len(v) + 1), v) for name, v in losses.items()},
-        denoising=denoising(pipe),
+        denoising=denoising(pipe, sampling),
         samples=samples,
         command=command,
         versions={
@@ -101,13 +107,18 @@ def noising(pipe: LatentDiffusion, x0: Tensor, z0: Tensor) -> Noising:
     return Noising(levels, alpha_bar, x, _decoded(pipe, z), _as_colours(z))
 
 
-def denoising(pipe: LatentDiffusion) -> Denoising:
-    """The film of generation: z_t and the clean latent predicted from it, decoded."""
-    states: list[State] = list(pipe.denoise(_SHOWN, steps=_FRAMES - 1))
+def denoising(pipe: LatentDiffusion, sampling: dict[str, Any]) -> Denoising:
+    """The film of the first samples: z_t and the clean latent predicted from it, decoded."""
+    states: list[State] = list(pipe.denoise(_SHOWN, **sampling))
+    states = [states[i] for i in pick(len(states), _FRAMES)]
     z_t = torch.stack([s.z_t for s in states])
     z0_hat = torch.stack([s.z0_hat for s in states])
     levels = [s.t for s in states]
     return Denoising(levels, _decoded(pipe, z_t), _decoded(pipe, z0_hat), _as_colours(z_t))
+
+
+def _length(stage: str, losses: dict[str, list[float]], rates: dict[str, float]) -> str:
+    return f"{len(losses[stage]):,} steps, {rates[stage]:.0f} images/s"
 
 
 def _decoded(pipe: LatentDiffusion, z: Tensor) -> Tensor:

@@ -63,14 +63,17 @@ def run_stage(
         state.load_state_dict(*saved)
     log.rewind(name, state.step)
 
+    before = saved[0]["seconds"] if saved else 0.0
+    began = last_save = time.monotonic()
+
     def save() -> None:
         log.flush()
         progress, tensors = state.state_dict()
-        checkpoint.save(folder, {"stage": name, **progress}, tensors)
+        seconds = before + time.monotonic() - began
+        checkpoint.save(folder, {"stage": name, "seconds": seconds, **progress}, tensors)
 
     steps = train(state, lambda step: loss_fn(model, step))
     bar = tqdm(steps, name, config.steps, initial=state.step, unit="step", mininterval=0.5)
-    last_save = time.monotonic()
     with stop_signals() as stop_asked, bar:
         for done in bar:
             log.write(name, done.step, done.loss)
@@ -81,7 +84,8 @@ def run_stage(
             if time.monotonic() - last_save > SAVE_SECONDS:
                 save()
                 last_save = time.monotonic()
-    save()
+    if saved is None or state.step > saved[0]["step"]:
+        save()
     return state
 
 

@@ -103,8 +103,11 @@ class TrainState:
             for name, value in tensors["optimizer"].items():
                 name, key = name.split("|")
                 p = parameters[name]
-                where = "cpu" if key == "step" and not p.is_cuda else p.device
-                self.optimizer.state[p][key] = value.to(where).clone()
+                if key == "step":  # a number: on the CPU, but for fused GPU optimizers
+                    value = value.to(p.device if p.is_cuda else "cpu").clone()
+                else:  # in the parameter's memory layout, which the fused step relies on
+                    value = torch.empty_like(p).copy_(value)
+                self.optimizer.state[p][key] = value
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(

@@ -141,8 +141,8 @@ def test_dropout_acts_in_training_only():
 def attention_by_hand(layer, tokens, context, heads):
     out = []
     for b in range(len(tokens)):
-        q, k, v = tokens[b] @ layer.to_q.weight.T, context[b] @ layer.to_k.weight.T, None
-        v = context[b] @ layer.to_v.weight.T
+        q = tokens[b] @ layer.to_q.weight.T
+        k, v = (context[b] @ to.weight.T for to in (layer.to_k, layer.to_v))
         if layer.to_q.bias is not None:
             q, k, v = q + layer.to_q.bias, k + layer.to_k.bias, v + layer.to_v.bias
         d, mixed = q.shape[1] // heads, []

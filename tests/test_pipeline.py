@@ -228,3 +228,14 @@ def test_devices():
     assert pick_device().type in ("cpu", "cuda", "mps")
     with pytest.raises(InputError, match="device 'abacus' is not available"):
         pick_device("abacus")
+
+
+@pytest.mark.parametrize("image_size", [0, -16, 18])
+def test_an_image_size_that_is_no_multiple_of_f_is_refused(image_size):
+    with pytest.raises(InputError, match=f"found {image_size}"):
+        LatentDiffusion(Autoencoder(AE), UNet(NET), NoiseSchedule(), image_size=image_size)
+
+
+def test_any_integer_is_a_seed(pipe):
+    assert not torch.equal(pipe.noise(1, seed=2**70), pipe.noise(1, seed=2**70 + 1))
+    assert pipe.noise(1, seed=-1).isfinite().all()

@@ -29,6 +29,7 @@ SMALL = replace(
 def small(monkeypatch):
     """Fewer pictures and smaller networks, by the same path."""
     monkeypatch.setattr(quickstart, "RECIPES", {"shapes": SMALL})
+    monkeypatch.setattr(quickstart, "SAMPLING", {"sampler": "ddpm", "steps": 3})
     pictures = {s: make(n, seed=n) for s, n in (("train", 96), ("test", 24))}
     monkeypatch.setattr(data, "load", lambda name, split="train", root=None: pictures[split])
 

@@ -6,11 +6,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ldm_edu.errors import InputError
 from ldm_edu.schedule import NoiseSchedule
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
 LEVELS = [1, 250, 500, 750, 1000]  # papers that count from 0 say 0, 249, 499, 749, 999
 # kind, ends, alpha_bar at LEVELS, SNR at T, first level with alpha_bar < 1/2
@@ -122,7 +124,7 @@ def test_timesteps_of_both_spacings():
 
 
 @given(T=st.integers(1, 2000), data=st.data())
-@settings(deadline=None)
+@settings(PATIENT)
 def test_timesteps_always_fall_within_the_schedule(T, data):
     steps = data.draw(st.integers(1, T))
     for spacing, end, at in (("trailing", T, 0), ("leading", 1, -1)):

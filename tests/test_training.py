@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -23,6 +23,8 @@ from ldm_edu.training import (
     train,
     update_ema,
 )
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
 CONFIG = TrainConfig(steps=8, lr=0.02, warmup=3, ema=0.9, seed=5)
 
@@ -84,6 +86,27 @@ def test_a_stopped_run_equals_an_unbroken_one_bit_for_bit(stop, tmp_path):
     assert_same(resumed, unbroken)
 
 
+def test_a_channels_last_model_resumes_bit_for_bit(tmp_path):
+    """Files hold values, not memory layouts; the fused step reads moments in the weight's."""
+
+    def new(seed):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3))
+        return TrainState(model.to(memory_format=torch.channels_last), CONFIG)
+
+    def go(state, stop=None):
+        steps = train(state, lambda step: state.model(torch.randn(2, 3, 6, 6)).square().mean())
+        return list(itertools.islice(steps, stop))
+
+    unbroken, first, resumed = new(0), new(0), new(1)
+    expected = go(unbroken)
+    before = go(first, 3)
+    checkpoint.save(tmp_path / "state", *first.state_dict())
+    resumed.load_state_dict(*checkpoint.load(tmp_path / "state"))
+    assert before + go(resumed) == expected
+    assert_same(resumed, unbroken)
+
+
 def test_state_passes_from_one_object_to_another_without_a_file():
     unbroken, first, resumed = new_state(), new_state(), new_state(seed=1)
     run(unbroken)
@@ -123,6 +146,22 @@ def test_another_runs_state_is_refused(config, make, found):
     with pytest.raises(CheckpointError, match=found) as caught:
         TrainState(make(), config).load_state_dict(*state.state_dict())
     assert "\n" not in str(caught.value)
+
+
+def test_every_step_draws_the_numbers_of_its_seed_and_step():
+    draws = {}
+    for seed in (0, 1):
+        state = TrainState(nn.Linear(1, 1), TrainConfig(steps=3, seed=seed))
+
+        def loss_fn(step, state=state, seed=seed):
+            draws[seed, step] = torch.randn(4)
+            return state.model.weight.sum()
+
+        list(train(state, loss_fn))
+    for (seed, step), draw in draws.items():
+        with seeded(seed, step):
+            assert torch.equal(draw, torch.randn(4))
+    assert len({tuple(draw.tolist()) for draw in draws.values()}) == 6
 
 
 # ---- one step
@@ -279,7 +318,7 @@ def test_training_averages_the_weights_after_each_step():
 
 
 @given(count=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 2**40))
-@settings(deadline=None, max_examples=50)
+@settings(PATIENT, max_examples=50)
 def test_each_image_comes_once_an_epoch_however_the_batches_cut_it(count, batch_size, seed):
     steps = math.ceil(3 * count / batch_size)
     batches = [batch_index(count, batch_size, seed, step) for step in range(1, steps + 1)]

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from ldm_edu.errors import InputError
 from ldm_edu.unet import UNet, UNetConfig
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
 SHAPES = Path(__file__).parent / "fixtures" / "sd15_state_dict_shapes.json"
 TINY = UNetConfig(3, 2, channels=(8, 12), blocks=1, attention=(False, True), heads=2, groups=4)
@@ -174,7 +176,7 @@ sides = st.integers(1, 7)
 
 
 @given(channels=st.integers(1, 4), height=sides, width=sides)
-@settings(deadline=None, max_examples=40)
+@settings(PATIENT, max_examples=40)
 def test_only_sizes_that_halve_evenly_are_accepted(channels, height, width):
     z_t, t = torch.zeros(1, channels, height, width), torch.tensor([1])
     if channels == 3 and height % 2 == 0 and width % 2 == 0:
@@ -186,7 +188,7 @@ def test_only_sizes_that_halve_evenly_are_accepted(channels, height, width):
 
 
 @given(shape=st.lists(st.integers(1, 4), max_size=6).filter(lambda s: len(s) != 4))
-@settings(deadline=None, max_examples=20)
+@settings(PATIENT, max_examples=20)
 def test_only_four_axes_are_accepted(shape):
     with pytest.raises(InputError, match=r"\(B, 3, H, W\)"):
         _MODEL(torch.zeros(shape), torch.tensor([1]))

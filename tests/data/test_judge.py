@@ -210,6 +210,36 @@ def test_one_flaw_is_enough(draw, reason):
     assert any(word in verdict.reason for word in reason.split("|")), verdict.reason
 
 
+def disc(radius=5.0, color=COLORS["red"], background=BACKGROUNDS["light gray"], power=2.0):
+    """|x|^p + |y|^p < r^p in the center: a circle, or with a larger p nearly a square."""
+    fine = ((torch.arange(256) + 0.5) / 8 - 16).abs() ** power
+    inside = (fine[:, None] + fine[None, :] < radius**power).float()
+    cover = F.avg_pool2d(inside[None, None], 8)
+    ink, ground = (torch.tensor(c).float()[:, None, None] for c in (color, background))
+    return ground + cover * (ink - ground)
+
+
+@pytest.mark.parametrize(
+    ("picture", "reason"),
+    [
+        (lambda: disc() + torch.linspace(-8, 8, 32), "background slope"),
+        (lambda: disc() - 8, "background color error"),
+        (lambda: torch.rand(1, 3, 32, 32) * 255, "background share"),
+        (lambda: disc(radius=4.65, power=3.5), "shape ambiguity"),
+        (lambda: disc(radius=2.2), "radius"),
+        (lambda: disc(radius=9.0), "radius"),
+        (lambda: disc(color=(255, 0, 255)), "color residual"),
+        (lambda: disc(color=(212, 120, 122)), "color strength"),
+        (lambda: disc(power=1.0), "outline misfit"),
+    ],
+)
+def test_each_limit_is_met_and_named(picture, reason):
+    assert judge(to_bytes(disc()))[0].accepted
+    (verdict,) = judge(to_bytes(picture()))
+    assert not verdict.accepted
+    assert verdict.reason.startswith(reason + " is "), verdict.reason
+
+
 def test_three_objects_are_rejected():
     picture = canvas()
     for x in (48, 128, 208):

@@ -213,6 +213,22 @@ def test_a_tenth_of_the_combinations_is_held_out_and_every_pair_is_seen():
     assert len({(o.shape, o.place) for o in kept}) == 45
 
 
+@pytest.mark.parametrize(
+    ("shape", "color", "place", "marked"),
+    [
+        ("circle", "red", "at the top left", True),  # 0 + 0 + 0
+        ("circle", "red", "at the top", False),  # 0 + 0 + 1
+        ("square", "orange", "at the top left", True),  # 3 + 7 + 0
+        ("square", "red", "on the left", True),  # 0 + 7 + 3
+        ("circle", "orange", "at the bottom", True),  # 3 + 0 + 7
+        ("cross", "black", "at the bottom", True),  # 15 + 28 + 7
+        ("cross", "black", "at the bottom right", False),  # 15 + 28 + 8
+    ],
+)
+def test_the_rule_is_the_documented_one(shape, color, place, marked):
+    assert held_out(ShapeObject(shape, color, "large", place)) is marked
+
+
 def test_held_out_combinations_are_left_out_or_kept_alone():
     def marks(rule):
         return [[held_out(o) for o in scene.objects] for scene in random_scenes(3000, 2, rule)]

@@ -214,15 +214,24 @@ def test_fingerprint_sees_path_size_and_time(tmp_path):
     assert len(seen) == 5
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text", "arrays"])
+WRONG = {  # arrays that cannot be a data set
+    "float images": {"images": np.zeros((7, 3, 32, 32), np.float32)},
+    "float labels": {"labels": np.zeros(7)},
+    "flat images": {"images": np.zeros((7, 3072), np.uint8)},
+    "fewer labels": {"labels": np.zeros(6, np.int64)},
+}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text", *WRONG])
 def test_a_damaged_cache_is_rebuilt(folder, damage):
     first = data.load("cifar10", root=folder)
     file = cached_file()
     content = bytearray(file.read_bytes())
     content[len(content) // 3] ^= 1  # one bit in the pixels
     changed = {"flip": content, "cut": content[:-200], "empty": b"", "text": b"hello"}
-    if damage == "arrays":
-        np.savez(file, images=np.zeros((7, 3, 32, 32), np.float32), labels=np.zeros(7))
+    if damage in WRONG:
+        right = {"images": np.zeros((7, 3, 32, 32), np.uint8), "labels": np.zeros(7, np.int64)}
+        np.savez(file, **(right | WRONG[damage]))
     else:
         file.write_bytes(changed[damage])
     with pytest.warns(UserWarning, match="damaged or unreadable cache"):
@@ -294,8 +303,15 @@ def test_what_datasets_has_downloaded_before_works_offline(folder, monkeypatch, 
     (home / "cifar10").rename(home / "uoft-cs___cifar10")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    load_dataset, offline = datasets.load_dataset, []
+
+    def spy(name):
+        offline.append(datasets.config.HF_HUB_OFFLINE)
+        return load_dataset(name)
+
+    monkeypatch.setattr(datasets, "load_dataset", spy)
     assert same(data.load("cifar10", "test"), data.load("cifar10", "test", folder))
-    assert datasets.config.HF_HUB_OFFLINE is False
+    assert offline == [True] and datasets.config.HF_HUB_OFFLINE is False
 
 
 def test_errors_of_datasets_become_one_line(monkeypatch):
