@@ -7,11 +7,13 @@ Ctrl-C or SIGTERM asks it to stop, which it does at the next step boundary.
 import copy
 import json
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
@@ -93,11 +95,9 @@ def _steps_within(
     time_left: timedelta, model: nn.Module, loss_fn: Callable, config: TrainConfig
 ) -> int:
     trial = TrainState(copy.deepcopy(model), replace(config, steps=_WARM + _TIMED))
-    start = 0.0
-    for done in train(trial, lambda step: loss_fn(trial.model, step)):
-        if done.step == _WARM:
-            start = time.perf_counter()
-    per_step = (time.perf_counter() - start) / _TIMED
+    marks = [time.perf_counter() for _ in train(trial, lambda step: loss_fn(trial.model, step))]
+    # the median, so that one hiccup of the machine does not shorten the whole run
+    per_step = statistics.median(b - a for a, b in pairwise(marks[_WARM - 1 :]))
     return max(2, round(time_left.total_seconds() / per_step))
 
 
