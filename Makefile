@@ -43,7 +43,8 @@ clean: ## delete .venv and caches; data and runs stay
 	  echo "ldm_edu needs Python 3.11 or later, '$(PYTHON)' is" \
 	    "$$($(PYTHON) --version 2>/dev/null || echo missing): make ... PYTHON=python3.12" >&2; \
 	  exit 1; }
-	@$(PYTHON) -m venv --clear .venv || { \
+	@# a .venv that works is kept: it may hold the CPU-only PyTorch
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || { \
 	  echo "'$(PYTHON) -m venv' failed; on Debian or Ubuntu: apt install python3-venv" >&2; \
 	  exit 1; }
 	@touch $@

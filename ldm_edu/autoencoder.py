@@ -178,16 +178,19 @@ class Autoencoder(nn.Module):
     def start_as_pca(self, x: Tensor, whiten: float = 1.0) -> None:
         """Set the linear path to patch-PCA of x (B, 3, H, W) and the network's ends to zero.
 
-        The whole then is the best linear autoencoder of its latent size. Needs `linear=True`.
+        The whole then is the best linear autoencoder of its latent size. whiten: how alike the
+        channels' spreads become, from 0 (PCA's own, the first by far the largest) to 1 (all 1).
+        Raises InputError without `linear=True`, or for `whiten` outside [0, 1].
         """
         if not self.config.linear:
             raise InputError("start_as_pca needs an autoencoder with linear=True")
+        if not 0 <= whiten <= 1:
+            raise InputError(f"whiten must lie in [0, 1], found {whiten}")
         self._check_image(x)
         basis, mean, std = patch_pca(x, self.config.factor, self.config.latent_channels)
         f, c = self.config.factor, self.config.image_channels
         std = std**whiten
-        kernel = (basis / std).T.reshape(-1, c, f, f)  # latents of unit variance
-        self.linear_encoder.weight.copy_(kernel)
+        self.linear_encoder.weight.copy_((basis / std).T.reshape(-1, c, f, f))
         self.linear_encoder.bias.copy_(-(basis / std).T @ mean)
         self.linear_decoder.weight.copy_((basis * std).T.reshape(-1, c, f, f))
         self.linear_decoder.bias.copy_(x.mean((0, 2, 3)))

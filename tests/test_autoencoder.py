@@ -341,6 +341,12 @@ def test_start_as_pca_needs_the_linear_path():
         Autoencoder(TINY).start_as_pca(torch.zeros(4, 3, 8, 8))
 
 
+@pytest.mark.parametrize("whiten", [-0.1, 1.5])
+def test_whitening_stays_between_none_and_all(whiten):
+    with pytest.raises(InputError, match=f"found {whiten}"):
+        Autoencoder(LINEAR).start_as_pca(torch.zeros(4, 3, 8, 8), whiten)
+
+
 @pytest.mark.parametrize(
     ("changes", "found"), [({"patch": 0}, "found 0"), ({"channels": (32, 40)}, "channels 40")]
 )
