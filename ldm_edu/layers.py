@@ -41,7 +41,7 @@ class Pointwise(nn.Conv2d):
     """1x1 convolution, computed as the linear map of each position that it is.
 
     Its weight has a convolution's shape (out, in, 1, 1), as published weights do; with
-    channels-last memory the permutations are views, and a CPU's backward pass is much faster.
+    channels-last memory the permutations are views: on a CPU, less work than a convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
