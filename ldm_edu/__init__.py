@@ -4,6 +4,7 @@ from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from ldm_edu.errors import CheckpointError, DataError, InputError, LdmEduError, StorageError
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.unet import UNet, UNetConfig
 
 __version__ = "0.1.0"
@@ -19,6 +20,9 @@ __all__ = [
     "LdmEduError",
     "NoiseSchedule",
     "StorageError",
+    "TextEncoder",
+    "TextEncoderConfig",
     "UNet",
     "UNetConfig",
+    "WordTokenizer",
 ]

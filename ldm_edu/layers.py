@@ -90,13 +90,19 @@ class Attention(nn.Module):
     """Multi-head attention, softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1).
 
     tokens (B, N, dim) ask, context (B, M, context_dim) answers; else they ask themselves.
+    With `causal`, token i sees tokens 0..i only.
     """
 
     def __init__(
-        self, dim: int, heads: int, context_dim: int | None = None, bias: bool = False
+        self,
+        dim: int,
+        heads: int,
+        context_dim: int | None = None,
+        bias: bool = False,
+        causal: bool = False,
     ):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.to_q = nn.Linear(dim, dim, bias=bias)
         self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
@@ -106,7 +112,7 @@ class Attention(nn.Module):
         context = tokens if context is None else context
         q, k, v = self.to_q(tokens), self.to_k(context), self.to_v(context)
         q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
 
 

@@ -1,6 +1,6 @@
 """The parts joined: noise -> denoised latent -> image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,18 +9,23 @@ from torch import Tensor
 
 from ldm_edu import checkpoint, samplers
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
-from ldm_edu.diffusion import Parameterisation, Rule, State, denoise, predictor
+from ldm_edu.diffusion import Parameterisation, Predict, Rule, State, denoise, predictor
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.unet import UNet, UNetConfig
 
 _FORMAT = "ldm_edu.LatentDiffusion"
+Prompt = str | Sequence[str] | None
 
 
 class LatentDiffusion:
-    """An autoencoder, a denoiser and a schedule, with the methods that a user calls.
+    """An autoencoder, a denoiser, a schedule and perhaps words, with the methods a user calls.
 
     image_size: H = W of the images it was trained on; sampling makes that size by default.
+    tokenizer, text_encoder: captions -> ids -> context; both or neither, and the U-Net has
+    cross-attention of that width. guidance: how much a prompt counts unless a call says so.
+    Raises InputError for parts that do not fit.
     """
 
     def __init__(
@@ -30,6 +35,9 @@ class LatentDiffusion:
         schedule: NoiseSchedule,
         parameterisation: Parameterisation = "v",
         image_size: int = 32,
+        tokenizer: WordTokenizer | None = None,
+        text_encoder: TextEncoder | None = None,
+        guidance: float = 2.0,
     ):
         want = (autoencoder.config.latent_channels,) * 2
         found = (unet.config.in_channels, unet.config.out_channels)
@@ -40,7 +48,18 @@ class LatentDiffusion:
         if image_size < 1 or image_size % autoencoder.config.factor:
             f = autoencoder.config.factor
             raise InputError(f"image_size must be a multiple of f = {f}, found {image_size}")
-        self.autoencoder, self.unet = autoencoder.eval(), unet.eval()
+        width = None if text_encoder is None else text_encoder.config.width
+        if unet.config.context_dim != width or (tokenizer is None) != (width is None):
+            raise InputError(
+                f"the U-Net's context_dim is {unet.config.context_dim}, the text encoder's "
+                f"width {width}, the tokenizer {type(tokenizer).__name__}: they must agree"
+            )
+        for module in (autoencoder, unet):  # the layout that convolutions on a CPU like best
+            module.eval().to(memory_format=torch.channels_last)
+        self.autoencoder, self.unet = autoencoder, unet
+        self.tokenizer = tokenizer
+        self.text_encoder = None if text_encoder is None else text_encoder.eval()
+        self.guidance = guidance
         self.schedule, self.parameterisation = schedule, parameterisation
         self.image_size = image_size
 
@@ -54,15 +73,22 @@ class LatentDiffusion:
         side = self.image_size // self.autoencoder.config.factor
         return self.autoencoder.config.latent_channels, side, side
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> z0 (B, C, h, w), scaled: the posterior's mean."""
         return self.autoencoder.encode(x.to(self.device)).mean
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> images (B, 3, H, W) in [-1, 1], clamped here, once."""
         return self.autoencoder.decode(z.to(self.device)).clamp(-1, 1).float().cpu()
+
+    @torch.no_grad()
+    def embed(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> context (B, N, D). Raises InputError if the model knows no words."""
+        if self.tokenizer is None:
+            raise InputError("this model was trained without captions: leave the prompt out")
+        return self.text_encoder(self.tokenizer(captions).to(self.device))
 
     def noise(self, n: int, seed: int = 0) -> Tensor:
         """Starting noise z_T (n, C, h, w); image i depends on (seed, i) only, not on n."""
@@ -71,11 +97,13 @@ class LatentDiffusion:
         ]
         return torch.stack(draws).to(self.device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def denoise(
         self,
         n: int = 1,
         *,
+        prompt: Prompt = None,
+        guidance: float | None = None,
         sampler: str = "ddim",
         steps: int = 50,
         eta: float = 0.0,
@@ -84,8 +112,10 @@ class LatentDiffusion:
     ) -> Iterator[State]:
         """Sample n latents, yielding State(t, z_t, z0_hat) at every step; the last has t = 0.
 
-        sampler: "ddim" (with `eta`) or "ddpm". steps: 1..T. z_T: (n, C, h, w) noise to start
-        from instead of `noise(n, seed)`. Raises InputError.
+        prompt: what to show, one caption for all or a list of n; None is no condition.
+        guidance: how much the prompt counts: 1 as in the data, more exaggerates it; the
+        model's own by default. sampler: "ddim" (with `eta`) or "ddpm". steps: 1..T.
+        z_T: (n, C, h, w) noise to start from instead of `noise(n, seed)`. Raises InputError.
         """
         if n < 1:
             raise InputError(f"n must be at least 1, found {n}")
@@ -93,7 +123,7 @@ class LatentDiffusion:
         if z_T.shape[:2] != (n, self.latent_shape[0]):
             want = (n, *self.latent_shape)
             raise InputError(f"z_T must have shape {want}, found {tuple(z_T.shape)}")
-        predict = predictor(self.unet, self.schedule, self.parameterisation)
+        predict = self._predict(n, prompt, guidance)
         timesteps = self.schedule.timesteps(steps)
         randn = _stream(n, seed)
         yield from denoise(predict, self.schedule, z_T, _rule(sampler, eta), timesteps, randn)
@@ -102,6 +132,22 @@ class LatentDiffusion:
         """n images, float32 (n, 3, H, W) in [-1, 1] on the CPU; options as of `denoise`."""
         *_, last = self.denoise(n, **options)
         return self.decode(last.z_t)
+
+    def _predict(self, n: int, prompt: Prompt, guidance: float | None) -> Predict:
+        if self.tokenizer is None and prompt is None:
+            return predictor(self.unet, self.schedule, self.parameterisation)
+        captions = [prompt or ""] * n if prompt is None or isinstance(prompt, str) else prompt
+        if len(captions) != n:
+            raise InputError(f"prompt has {len(captions)} captions for n = {n} images")
+        guidance = self.guidance if guidance is None else guidance
+        return predictor(
+            self.unet,
+            self.schedule,
+            self.parameterisation,
+            self.embed(captions),
+            self.embed([""] * n),
+            1.0 if prompt is None else guidance,
+        )
 
     def save(self, folder: str | Path, **notes) -> None:
         """Write a checkpoint folder; `notes` (JSON-able) are kept in its config.json."""
@@ -112,10 +158,15 @@ class LatentDiffusion:
             "schedule": self.schedule.to_dict(),
             "parameterisation": self.parameterisation,
             "image_size": self.image_size,
+            "guidance": self.guidance,
             "notes": notes,
         }
-        tensors = {"autoencoder": self.autoencoder.state_dict(), "unet": self.unet.state_dict()}
-        checkpoint.save(folder, config, tensors)
+        parts = {"autoencoder": self.autoencoder, "unet": self.unet}
+        if self.tokenizer is not None:
+            config["tokenizer"] = self.tokenizer.to_dict()
+            config["text_encoder"] = self.text_encoder.config.to_dict()
+            parts["text_encoder"] = self.text_encoder
+        checkpoint.save(folder, config, {name: m.state_dict() for name, m in parts.items()})
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "LatentDiffusion":
@@ -125,17 +176,24 @@ class LatentDiffusion:
             raise CheckpointError(
                 f"{folder} holds {config.get('format', 'something else')}, not {_FORMAT}"
             )
-        autoencoder = Autoencoder(AutoencoderConfig(**config["autoencoder"]))
-        unet = UNet(UNetConfig(**config["unet"]))
-        checkpoint.load_into(autoencoder, tensors["autoencoder"], "autoencoder")
-        checkpoint.load_into(unet, tensors["unet"], "unet")
-        device = pick_device(device)
+        parts = {
+            "autoencoder": Autoencoder(AutoencoderConfig(**config["autoencoder"])),
+            "unet": UNet(UNetConfig(**config["unet"])),
+        }
+        tokenizer = None
+        if "tokenizer" in config:
+            tokenizer = WordTokenizer(**config["tokenizer"])
+            parts["text_encoder"] = TextEncoder(TextEncoderConfig(**config["text_encoder"]))
+        for name, module in parts.items():
+            checkpoint.load_into(module, tensors[name], name)
+            module.to(pick_device(device))
         return cls(
-            autoencoder.to(device),
-            unet.to(device),
-            NoiseSchedule(**config["schedule"]),
-            config["parameterisation"],
-            config["image_size"],
+            schedule=NoiseSchedule(**config["schedule"]),
+            parameterisation=config["parameterisation"],
+            image_size=config["image_size"],
+            tokenizer=tokenizer,
+            guidance=config["guidance"],
+            **parts,
         )
 
 

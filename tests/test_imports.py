@@ -13,7 +13,7 @@ ROOT = Path(ldm_edu.__file__).parent
 HEAVY = ["matplotlib", "ipywidgets", "datasets", "pyarrow", "torchvision", "PIL"]
 HEAVY += ["huggingface_hub"]
 
-MODELS = {"unet", "autoencoder", "text"}
+MODELS = {"unet", "autoencoder", "bpe", "text"}
 SCIENCE = MODELS | {"schedule", "diffusion", "samplers", "layers", "losses", "latents", "pca"}
 REPORT = {"report", "report_parts", "film", "chart", "images"}
 ALL_BUT_LAB = (
@@ -35,6 +35,7 @@ ALLOWED = {
     "schedule": set(),
     # models and diffusion do not know each other
     "autoencoder": {"layers", "pca"},
+    "bpe": set(),
     "text": {"layers"},
     "unet": {"layers"},
     "diffusion": {"schedule"},
