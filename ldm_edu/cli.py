@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     sample = commands.add_parser("sample", help="draw pictures from a trained model")
     sample.add_argument("model", help="a model folder, such as runs/shapes/model")
     sample.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    sample.add_argument("--prompt", help="what to show, such as 'a large red circle'")
+    sample.add_argument("--guidance", type=float, help="how much the prompt counts")
     sample.add_argument("--count", type=int, default=16, help="default: 16")
     sample.add_argument("--sampler", default="ddpm", help="ddpm (default) or ddim")
     sample.add_argument("--steps", type=int, default=250, help="default: 250")
@@ -96,9 +98,8 @@ def _sample(options: argparse.Namespace) -> None:
     from ldm_edu.pipeline import LatentDiffusion
 
     pipe = LatentDiffusion.load(options.model)
-    x = pipe.sample(
-        options.count, sampler=options.sampler, steps=options.steps, seed=options.seed
-    )
+    names = ("prompt", "guidance", "sampler", "steps", "seed")
+    x = pipe.sample(options.count, **{name: getattr(options, name) for name in names})
     columns = min(8, options.count)
     save_png(options.out, image_grid(to_uint8(x), columns, scale=max(1, 128 // x.shape[-1])))
     print(f"Pictures: {options.out}")

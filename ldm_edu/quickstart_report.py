@@ -9,6 +9,8 @@ from torch import Tensor
 
 import ldm_edu
 from ldm_edu.data import ImageDataset
+from ldm_edu.data.judge import judge, matches
+from ldm_edu.data.shapes import parse
 from ldm_edu.diffusion import State, q_sample
 from ldm_edu.film import pick
 from ldm_edu.images import latent_to_rgb, to_uint8
@@ -18,7 +20,7 @@ from ldm_edu.pca import patch_pca, pca_reconstruct
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.report import Denoising, Noising, Reconstruction, Report, write_report
 
-_TEST_IMAGES, _SHOWN, _FRAMES = 1000, 16, 21
+_TEST_IMAGES, _SHOWN, _SAMPLES, _FRAMES = 1000, 16, 64, 21
 
 
 def write_quickstart_report(
@@ -34,13 +36,15 @@ def write_quickstart_report(
 ) -> None:
     """Measure, draw and write report.html.
 
-    samples: uint8 (64, 3, H, W), made by `pipe.sample` with the options `sampling`. losses
-    and rates: stage -> loss of every step, and -> images trained on per second.
+    samples: uint8 (N, 3, H, W), made by `pipe.sample` with the options `sampling`, N prompts
+    among them. losses and rates: stage -> loss of every step, and -> images trained on per
+    second.
     """
     reconstruction, pca_psnr = reconstruct(pipe, train_set, test_set)
     shown = image_batch(test_set.images, torch.arange(_SHOWN))
     z0 = pipe.encode(shown)
-    sizes = [sum(p.numel() for p in m.parameters()) for m in (pipe.autoencoder, pipe.unet)]
+    parts = (pipe.autoencoder, pipe.unet, pipe.text_encoder)
+    sizes = [sum(p.numel() for p in m.parameters()) for m in parts]
     c, h, w = pipe.latent_shape
     summary = [
         (
@@ -52,8 +56,9 @@ def write_quickstart_report(
         ("Autoencoder", f"{sizes[0]:,} parameters"),
         ("trained for", _length("autoencoder", losses, rates)),
         ("Reconstruction", f"{reconstruction.psnr_overall:.2f} dB (patch-PCA {pca_psnr:.2f})"),
-        ("Denoiser", f"{sizes[1]:,} parameters"),
+        ("Denoiser", f"{sizes[1]:,} parameters, text encoder {sizes[2]:,}"),
         ("trained for", _length("diffusion", losses, rates)),
+        *(judged(samples, sampling["prompt"]) if train_set.name == "shapes" else []),
         ("Computed on", f"{pipe.device.type}, {torch.get_num_threads()} threads"),
     ]
     report = Report(
@@ -66,7 +71,8 @@ def write_quickstart_report(
         noising=noising(pipe, shown, z0),
         curves={name: (range(1, len(v) + 1), v) for name, v in losses.items()},
         denoising=denoising(pipe, sampling),
-        samples=samples,
+        samples=samples[:_SAMPLES],
+        prompts=sampling["prompt"][:_SAMPLES],
         command=command,
         versions={
             "ldm_edu": ldm_edu.__version__,
@@ -109,12 +115,25 @@ def noising(pipe: LatentDiffusion, x0: Tensor, z0: Tensor) -> Noising:
 
 def denoising(pipe: LatentDiffusion, sampling: dict[str, Any]) -> Denoising:
     """The film of the first samples: z_t and the clean latent predicted from it, decoded."""
+    sampling = {**sampling, "prompt": sampling["prompt"][:_SHOWN]}
     states: list[State] = list(pipe.denoise(_SHOWN, **sampling))
     states = [states[i] for i in pick(len(states), _FRAMES)]
     z_t = torch.stack([s.z_t for s in states])
     z0_hat = torch.stack([s.z0_hat for s in states])
     levels = [s.t for s in states]
     return Denoising(levels, _decoded(pipe, z_t), _decoded(pipe, z0_hat), _as_colours(z_t))
+
+
+def judged(samples: Tensor, captions: list[str]) -> list[tuple[str, str]]:
+    """What the judge of `shapes` reads in samples, uint8 (N, 3, 32, 32): summary rows."""
+    verdicts = judge(samples)
+    clean = sum(v.accepted for v in verdicts) / len(verdicts)
+    scenes = map(parse, captions)
+    right = sum(map(matches, verdicts, scenes)) / len(verdicts)
+    return [
+        ("Judge", f"accepts {clean:.0%} of {len(verdicts)} samples"),
+        ("as their captions say", f"{right:.0%}"),
+    ]
 
 
 def _length(stage: str, losses: dict[str, list[float]], rates: dict[str, float]) -> str:

@@ -20,6 +20,10 @@ class Recipe:
     kl_weight: float = 1e-6  # LDM's, on the sum over an image
     min_snr: float | None = 5.0
     latent_noise: float = 0.1  # most noise a decoder learns to bear, in stds of the latent
+    text_width: int = 64  # D of the context; the U-Net's context_dim
+    caption_drop: float = 0.1  # share of captions emptied in training, for guidance
+    guidance: float = 2.0  # what the model samples with unless told otherwise
+    ema: float = 0.9995
     whiten: float = 0.5  # how far PCA's channels start alike: 0 as they are, 1 of one variance
 
 
@@ -29,7 +33,9 @@ RECIPES = {
         AutoencoderConfig(
             latent_channels=4, channels=(32, 64), blocks=1, patch=2, groups=8, linear=True
         ),
-        UNetConfig(4, 4, channels=(32, 64), blocks=1, attention=(False, False), groups=8),
+        UNetConfig(
+            4, 4, channels=(32, 64), blocks=1, attention=(False, True), groups=8, context_dim=64
+        ),
         autoencoder_share=0.28,
         flip=False,
         autoencoder_lr=2e-3,
@@ -41,7 +47,9 @@ RECIPES = {
         AutoencoderConfig(
             latent_channels=8, channels=(64, 128), blocks=1, patch=2, groups=16, linear=True
         ),
-        UNetConfig(8, 8, channels=(64, 128), attention=(False, True), groups=16),
+        UNetConfig(
+            8, 8, channels=(64, 128), attention=(False, True), groups=16, context_dim=64
+        ),
         autoencoder_share=0.25,
         flip=False,  # in half an hour the denoiser sees each image a few times only
     ),
@@ -50,7 +58,9 @@ RECIPES = {
         AutoencoderConfig(
             latent_channels=16, channels=(64, 128), blocks=1, patch=4, groups=16, linear=True
         ),
-        UNetConfig(16, 16, channels=(64, 128), attention=(False, True), groups=16, dropout=0.1),
+        UNetConfig(
+            16, 16, (64, 128), attention=(False, True), groups=16, context_dim=64, dropout=0.1
+        ),
         autoencoder_share=0.3,
     ),
 }

@@ -153,6 +153,13 @@ def _charts(report: Report) -> str:
     )
 
 
+def _prompts(report: Report) -> str:
+    if not report.prompts:
+        return ""
+    items = "".join(f"<li>{escape(prompt)}</li>" for prompt in report.prompts)
+    return f"<details><summary>The captions, row by row</summary><ol>{items}</ol></details>"
+
+
 def _numbers(report: Report) -> dict[str, str]:
     part, noising = report.reconstruction, report.noising
     (_, _, height, width), (_, channels, h, w) = part.originals.shape, report.latents.shape
@@ -192,6 +199,7 @@ def write_report(path: str | Path, report: Report) -> Path:
         charts=_charts(report),
         denoising=_denoising(report.denoising),
         samples=picture(samples, f"{len(report.samples)} samples of the model, in rows of 8"),
+        prompts=_prompts(report),
         command=escape(report.command),
         versions=_facts(report.versions.items()),
     )

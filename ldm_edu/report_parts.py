@@ -83,6 +83,7 @@ class Report:
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]  # name -> steps, values
     denoising: Denoising
     samples: Tensor  # (M, 3, H, W) uint8, 64 fill the grid
+    prompts: Sequence[str]  # M, or none
     command: str  # that makes this page again
     versions: Mapping[str, str]  # name -> version
 
@@ -94,6 +95,11 @@ class Report:
             raise InputError(
                 f"{len(self.images)} images need as many captions or none, "
                 f"got {len(self.captions)}"
+            )
+        if self.prompts and len(self.prompts) != len(self.samples):
+            raise InputError(
+                f"{len(self.samples)} samples need as many prompts or none, "
+                f"got {len(self.prompts)}"
             )
         originals = self.reconstruction.originals
         if len(self.latents) > len(originals):

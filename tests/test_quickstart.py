@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ldm_edu import LatentDiffusion, cli, data, quickstart, recipes
+from ldm_edu import LatentDiffusion, cli, data, quickstart, recipes, stages
 from ldm_edu.autoencoder import AutoencoderConfig
 from ldm_edu.data.shapes import make
 from ldm_edu.unet import UNetConfig
@@ -20,7 +20,7 @@ SMALL = replace(
     autoencoder=AutoencoderConfig(
         latent_channels=4, channels=(8, 8), blocks=1, patch=2, groups=4, linear=True
     ),
-    unet=UNetConfig(4, 4, channels=(8, 8), blocks=1, groups=4, dropout=0.2),
+    unet=UNetConfig(4, 4, channels=(8, 8), blocks=1, groups=4, context_dim=64, dropout=0.2),
     batch_size=8,
 )
 
@@ -41,7 +41,7 @@ def run(*arguments):
 def interrupt_in(monkeypatch, stage, at):
     """Send Ctrl-C while step `at` of a stage is under way."""
     name = {"autoencoder": "autoencoder_loss", "diffusion": "diffusion_loss"}[stage]
-    loss, calls = getattr(quickstart, name), []
+    loss, calls = getattr(stages, name), []
 
     def interrupted(*args, **kwargs):
         calls.append(None)
@@ -49,12 +49,13 @@ def interrupt_in(monkeypatch, stage, at):
             os.kill(os.getpid(), signal.SIGINT)
         return loss(*args, **kwargs)
 
-    monkeypatch.setattr(quickstart, name, interrupted)
+    monkeypatch.setattr(stages, name, interrupted)
 
 
 def weights(folder):
     pipe = LatentDiffusion.load(folder / "model")
-    return {**pipe.autoencoder.state_dict(), **pipe.unet.state_dict()}
+    parts = {"ae": pipe.autoencoder, "unet": pipe.unet, "text": pipe.text_encoder}
+    return {f"{p}.{k}": v for p, m in parts.items() for k, v in m.state_dict().items()}
 
 
 def test_leaves_weights_log_samples_and_a_page(tmp_path, capsys):
@@ -72,6 +73,9 @@ def test_leaves_weights_log_samples_and_a_page(tmp_path, capsys):
     assert str(out / "report.html") in capsys.readouterr().out
     pipe = LatentDiffusion.load(out / "model")
     assert pipe.sample(2, steps=2).shape == (2, 3, 32, 32)
+    assert pipe.sample(2, steps=2, prompt="a red circle").shape == (2, 3, 32, 32)
+    assert re.search(r"accepts \d+% of 24 samples", page)
+    assert all(caption in page for caption in data.load("shapes", "test").captions)
     z = torch.cat([pipe.encode(x) for x in images().split(32)])
     assert abs(z.std() - 1) < 0.05  # the scale was measured on these
 

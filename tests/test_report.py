@@ -41,6 +41,7 @@ def example(side: int = 16, frames: int = 5, text: str = "a red circle") -> Repo
         curves={text: (list(range(200)), values), "second": ([1, 2, 3], [1.0, 10.0, 100.0])},
         denoising=Denoising(t[::-1], pixels, pixels.flip(0), latents),
         samples=noise(64, 3, side, side),
+        prompts=[text] * 64,
         command=text,
         versions={"torch": text},
     )
@@ -155,6 +156,7 @@ def test_a_folder_that_is_missing_is_a_storage_error(tmp_path):
         {"images": torch.zeros(2, 3, 8, 8)},
         {"samples": noise(3, 16, 16)},
         {"captions": ["one"]},
+        {"prompts": ["one"]},
         {"latents": torch.zeros(4, 4, 3, 3)},
         {"latents": torch.full((4, 4, 4, 4), math.nan)},
         {"latents": torch.zeros(25, 4, 4, 4)},

@@ -43,6 +43,7 @@ def address(tmp_path_factory) -> str:
         curves={"loss": ([1, 2, 3], [3.0, 2.0, 1.0])},
         denoising=Denoising(t[::-1], pixels, pixels, latents),
         samples=images,
+        prompts=[],
         command="ldm-edu quickstart",
         versions={"torch": torch.__version__},
     )

@@ -1,0 +1,147 @@
+"""The two stages of latent diffusion, trained on a data set: autoencoder, then denoiser."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ldm_edu import checkpoint
+from ldm_edu.autoencoder import Autoencoder
+from ldm_edu.data import ImageDataset
+from ldm_edu.diffusion import diffusion_loss
+from ldm_edu.latents import LatentSet, encode_dataset, image_batch, measure_scale, rescale
+from ldm_edu.losses import autoencoder_loss
+from ldm_edu.pipeline import LatentDiffusion
+from ldm_edu.recipes import Recipe
+from ldm_edu.runs import Log, run_stage
+from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
+from ldm_edu.training import TrainConfig, batch_index, seeded
+from ldm_edu.unet import UNet
+
+AUTOENCODER, DIFFUSION = "autoencoder", "diffusion"  # as folders and the log name them
+_PCA_IMAGES = 2000
+
+
+def train_autoencoder(
+    recipe: Recipe,
+    images: ImageDataset,
+    folder: Path,
+    log: Log,
+    length: int | timedelta,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Autoencoder:
+    """Stage one: L1 + KL on the images, from patch-PCA on; returns the averaged weights.
+
+    folder: where the state lives; what it holds is gone on with. length: steps or a time.
+    Raises Stopped after Ctrl-C, as `runs.run_stage` does.
+    """
+    with seeded(seed, 1):
+        model = Autoencoder(recipe.autoencoder)
+    count = len(images.images)
+    some = torch.arange(0, count, max(1, count // _PCA_IMAGES))
+    model.start_as_pca(image_batch(images.images, some), recipe.whiten)
+    model = _placed(model, device)
+
+    def loss_fn(model: nn.Module, step: int) -> Tensor:
+        index = batch_index(count * (1 + recipe.flip), recipe.batch_size, seed, step)
+        x = _placed(image_batch(images.images, index), device)
+        posterior = model.encode(x)
+        z = posterior.sample()
+        # a denoiser's latents are never quite right: the decoder learns to bear it
+        sigma = recipe.latent_noise * torch.rand(len(z), 1, 1, 1).to(z)
+        z = z + sigma * z.std((0, 2, 3), keepdim=True).detach() * torch.randn_like(z)
+        return autoencoder_loss(x, model.decode(z), posterior.kl(), recipe.kl_weight)
+
+    config = TrainConfig(steps=1, lr=recipe.autoencoder_lr, seed=seed)
+    return run_stage(folder, AUTOENCODER, model, loss_fn, config, length, log).ema
+
+
+def encode_once(
+    autoencoder: Autoencoder, images: ImageDataset, recipe: Recipe, folder: Path
+) -> LatentSet:
+    """The data set's scaled latents; sets the autoencoder's scale, measured on them.
+
+    They are read from `folder` if they were encoded before.
+    """
+    if checkpoint.exists(folder):
+        latents = LatentSet(**checkpoint.load(folder)[1]["latents"])
+    else:
+        total = len(images.images) * (1 + recipe.flip)
+        with tqdm(total=total, desc="encoding", unit="image") as bar:
+            encoding = encode_dataset(autoencoder, images.images, recipe.flip)
+            for done, latents in encoding:  # noqa: B007
+                bar.update(done - bar.n)
+        checkpoint.save(folder, {"data": images.name}, {"latents": latents._asdict()})
+    mean, std = measure_scale(latents, per_channel=recipe.whiten == 1)
+    autoencoder.set_latent_scale(mean, std)
+    return rescale(latents, mean, std)
+
+
+def train_denoiser(
+    recipe: Recipe,
+    latents: LatentSet,
+    captions: list[str],
+    folder: Path,
+    log: Log,
+    length: int | timedelta,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[UNet, WordTokenizer, TextEncoder]:
+    """Stage two: v-prediction on scaled latents, U-Net and text encoder trained together.
+
+    captions: one an image; where latents hold mirror images too, these have the same caption.
+    Returns the averaged weights. Raises Stopped after Ctrl-C, as `runs.run_stage` does.
+    """
+    schedule, tokenizer = NoiseSchedule(), WordTokenizer.of_captions(captions)
+    ids = tokenizer(captions)  # (N, length)
+    with seeded(seed, 2):
+        sizes = TextEncoderConfig(tokenizer.vocabulary, tokenizer.length, recipe.text_width)
+        model = nn.ModuleDict({"unet": UNet(recipe.unet), "text_encoder": TextEncoder(sizes)})
+    model = _placed(model, device)
+
+    def loss_fn(model: nn.Module, step: int) -> Tensor:
+        index = batch_index(len(latents.mean), recipe.batch_size, seed, step)
+        shape = (len(index), *latents.mean.shape[1:])
+        z0 = _placed(latents.sample(index, torch.randn(shape)), device)
+        t = torch.randint(1, schedule.T + 1, (len(z0),)).to(device)
+        eps = torch.randn(shape).to(z0)
+        # some captions become the empty one: guidance needs the unconditional model too
+        keep = torch.rand(len(index), 1) >= recipe.caption_drop
+        words = ids[index % len(ids)].where(keep, tokenizer.end).to(device)
+        context = model["text_encoder"](words)
+        unet = model["unet"]
+        return diffusion_loss(unet, schedule, z0, t, eps, context, "v", recipe.min_snr).mean()
+
+    config = TrainConfig(steps=1, lr=recipe.unet_lr, ema=recipe.ema, seed=seed)
+    ema = run_stage(folder, DIFFUSION, model, loss_fn, config, length, log).ema
+    return ema["unet"], tokenizer, ema["text_encoder"]
+
+
+def join(
+    recipe: Recipe,
+    autoencoder: Autoencoder,
+    unet: UNet,
+    tokenizer: WordTokenizer,
+    text_encoder: TextEncoder,
+    image_size: int,
+) -> LatentDiffusion:
+    """The pipeline of two trained stages."""
+    return LatentDiffusion(
+        autoencoder,
+        unet,
+        NoiseSchedule(),
+        "v",
+        image_size,
+        tokenizer,
+        text_encoder,
+        recipe.guidance,
+    )
+
+
+def _placed(thing, device: torch.device | str):
+    # channels last is what CPU convolutions like best
+    return thing.to(device, memory_format=torch.channels_last)
