@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--prompt", help="what to show, such as 'a large red circle'")
     sample.add_argument("--guidance", type=float, help="how much the prompt counts")
     sample.add_argument("--count", type=int, default=16, help="default: 16")
-    sample.add_argument("--sampler", default="ddpm", help="ddpm (default) or ddim")
+    sample.add_argument(
+        "--sampler", default="ddpm", help="ddpm (default), ddim, dpm++, heun or plms"
+    )
     sample.add_argument("--steps", type=int, default=250, help="default: 250")
     sample.add_argument("--seed", type=int, default=0, help="default: 0")
     sample.set_defaults(run=_sample)

@@ -169,22 +169,28 @@ def denoise(
     rule: Rule,
     timesteps: list[int],
     randn: Callable[[Tensor], Tensor] = torch.randn_like,
+    final: int = 0,
 ) -> Iterator[State]:
-    """The sampling loop: yields the state at each of `timesteps`, then the final State(0, ...).
+    """The sampling loop: yields the state at each of `timesteps`, then State(final, z, z).
 
     z_T: (B, ...) noise. rule: a step of `ldm_edu.samplers`. timesteps: falling, in {1..T}.
-    randn(like) draws the noise of the stochastic rules. The caller drives the generator, so a
-    picture or a progress bar costs nothing here.
+    randn(like) draws the noise of the stochastic rules. final: the level to land on, below
+    all timesteps; what is there is taken for clean, and at 0 it is. The caller drives the
+    generator, so a picture or a progress bar costs nothing here. Raises InputError.
     """
-    levels = [*timesteps, 0]
-    if not timesteps or any(t <= s for t, s in pairwise(levels)) or levels[0] > schedule.T:
-        raise InputError(f"timesteps must fall within {{1..{schedule.T}}}, found {timesteps}")
+    levels = [*timesteps, final]
+    falling = all(t > s for t, s in pairwise(levels))
+    if not timesteps or not falling or levels[0] > schedule.T or final < 0:
+        raise InputError(
+            f"timesteps must fall within {{1..{schedule.T}}} to final >= 0, "
+            f"found {timesteps} to {final}"
+        )
     z_t, history = z_T, []
     for t, s in pairwise(levels):
         history.append(predict(z_t, t))
         yield State(t, z_t, history[-1].z0_hat)
         z_t = rule(schedule, z_t, s, history, predict, randn)
-    yield State(0, z_t, z_t)
+    yield State(final, z_t, z_t)
 
 
 def _check(schedule: NoiseSchedule, z: Tensor, t: Tensor | int, lowest: int = 1) -> None:

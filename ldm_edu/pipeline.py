@@ -11,11 +11,12 @@ from ldm_edu import checkpoint, samplers
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
 from ldm_edu.diffusion import Parameterisation, Predict, Rule, State, denoise, predictor
 from ldm_edu.errors import CheckpointError, InputError
-from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.unet import UNet, UNetConfig
 
 _FORMAT = "ldm_edu.LatentDiffusion"
+_SIGMA_MAX = 200.0  # sigma / alpha; DDPM and Stable Diffusion start below, the cosine above
 Prompt = str | Sequence[str] | None
 
 
@@ -25,6 +26,7 @@ class LatentDiffusion:
     image_size: H = W of the images it was trained on; sampling makes that size by default.
     tokenizer, text_encoder: captions -> ids -> context; both or neither, and the U-Net has
     cross-attention of that width. guidance: how much a prompt counts unless a call says so.
+    grid: the noise levels it is sampled at; trailing, down to clean, by default.
     Raises InputError for parts that do not fit.
     """
 
@@ -38,6 +40,7 @@ class LatentDiffusion:
         tokenizer: WordTokenizer | None = None,
         text_encoder: TextEncoder | None = None,
         guidance: float = 2.0,
+        grid: Grid | None = None,
     ):
         want = (autoencoder.config.latent_channels,) * 2
         found = (unet.config.in_channels, unet.config.out_channels)
@@ -61,6 +64,7 @@ class LatentDiffusion:
         self.text_encoder = None if text_encoder is None else text_encoder.eval()
         self.guidance = guidance
         self.schedule, self.parameterisation = schedule, parameterisation
+        self.grid = grid or Grid()
         self.image_size = image_size
 
     @property
@@ -104,17 +108,18 @@ class LatentDiffusion:
         *,
         prompt: Prompt = None,
         guidance: float | None = None,
-        sampler: str = "ddim",
-        steps: int = 50,
+        sampler: str = "dpm++",
+        steps: int = 20,
         eta: float = 0.0,
         seed: int = 0,
         z_T: Tensor | None = None,
     ) -> Iterator[State]:
-        """Sample n latents, yielding State(t, z_t, z0_hat) at every step; the last has t = 0.
+        """Sample n latents, yielding State(t, z_t, z0_hat) at every step; the last is clean.
 
         prompt: what to show, one caption for all or a list of n; None is no condition.
         guidance: how much the prompt counts: 1 as in the data, more exaggerates it; the
-        model's own by default. sampler: "ddim" (with `eta`) or "ddpm". steps: 1..T.
+        model's own by default. sampler: "ddpm", "ddim" (with `eta`: 0 adds no noise on the
+        way, 1 as much as DDPM), "dpm++", "heun" (two calls a step) or "plms". steps: 1..T.
         z_T: (n, C, h, w) noise to start from instead of `noise(n, seed)`. Raises InputError.
         """
         if n < 1:
@@ -124,9 +129,9 @@ class LatentDiffusion:
             want = (n, *self.latent_shape)
             raise InputError(f"z_T must have shape {want}, found {tuple(z_T.shape)}")
         predict = self._predict(n, prompt, guidance)
-        timesteps = self.schedule.timesteps(steps)
-        randn = _stream(n, seed)
-        yield from denoise(predict, self.schedule, z_T, _rule(sampler, eta), timesteps, randn)
+        timesteps = self.schedule.timesteps(steps, self.grid.spacing, self.grid.offset)
+        rule, randn, final = _rule(sampler, eta), _stream(n, seed), self.grid.final
+        yield from denoise(predict, self.schedule, z_T, rule, timesteps, randn, final)
 
     def sample(self, n: int = 1, **options) -> Tensor:
         """n images, float32 (n, 3, H, W) in [-1, 1] on the CPU; options as of `denoise`."""
@@ -159,6 +164,7 @@ class LatentDiffusion:
             "parameterisation": self.parameterisation,
             "image_size": self.image_size,
             "guidance": self.guidance,
+            "grid": self.grid.to_dict(),
             "notes": notes,
         }
         parts = {"autoencoder": self.autoencoder, "unet": self.unet}
@@ -193,6 +199,7 @@ class LatentDiffusion:
             image_size=config["image_size"],
             tokenizer=tokenizer,
             guidance=config["guidance"],
+            grid=Grid(**config.get("grid", {})),
             **parts,
         )
 
@@ -211,9 +218,17 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def _rule(sampler: str, eta: float) -> Rule:
-    rules = {"ddpm": samplers.ddpm, "ddim": partial(samplers.ddim, eta=eta)}
+    rules = {
+        "ddpm": samplers.ddpm,
+        "ddim": partial(samplers.ddim, eta=eta),
+        "dpm++": samplers.dpmpp,
+        "heun": partial(samplers.heun, sigma_max=_SIGMA_MAX),
+        "plms": partial(samplers.plms, sigma_max=_SIGMA_MAX),
+    }
     if sampler not in rules:
-        raise InputError(f"sampler must be one of {sorted(rules)}, found {sampler!r}")
+        raise InputError(f"sampler must be one of {list(rules)}, found {sampler!r}")
+    if eta != 0 and sampler != "ddim":
+        raise InputError(f"only the sampler 'ddim' takes an eta, found {eta} for {sampler!r}")
     return rules[sampler]
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from ldm_edu.errors import InputError
 
 Kind = Literal["linear", "scaled_linear", "cosine"]
+Spacing = Literal["trailing", "leading"]
 # DDPM section 4; LDM section A / Stable Diffusion v1; the cosine has no end points
 _ENDS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "cosine": (None, None)}
 
@@ -97,22 +98,59 @@ class NoiseSchedule:
         """sqrt(1 - alpha_bar_t), shaped as `signal`."""
         return _gather((1 - self.alpha_bar).sqrt(), t, like)
 
-    def timesteps(self, steps: int, spacing: str = "trailing") -> list[int]:
+    def timesteps(
+        self, steps: int, spacing: Spacing = "trailing", offset: int = 0
+    ) -> list[int]:
         """The `steps` noise levels that a sampler visits, from noisy to nearly clean.
 
         "trailing" ends the grid at T (Lin et al. 2023, arXiv 2305.08891), "leading" starts it
-        at 1 (DDIM, Stable Diffusion). 10 of 1000: [1000, 900, ..., 100] or [901, 801, ..., 1].
-        Raises InputError unless 1 <= steps <= T.
+        at 1 (DDIM). 10 of 1000: [1000, 900, ..., 100] or [901, 801, ..., 1]. `offset` moves
+        the whole grid: Stable Diffusion's is leading, moved by 1.
+        Raises InputError unless 1 <= steps <= T and all levels lie in {1..T}.
         """
         if not isinstance(steps, int) or not 1 <= steps <= self.T:
             raise InputError(
                 f"steps must be an integer from 1 to T = {self.T}, found {steps!r}"
             )
         if spacing == "trailing":
-            return [round(self.T * (steps - i) / steps) for i in range(steps)]
-        if spacing == "leading":
-            return [(steps - 1 - i) * (self.T // steps) + 1 for i in range(steps)]
-        raise InputError(f"spacing must be 'trailing' or 'leading', found {spacing!r}")
+            levels = [round(self.T * (steps - i) / steps) for i in range(steps)]
+        elif spacing == "leading":
+            levels = [(steps - 1 - i) * (self.T // steps) + 1 for i in range(steps)]
+        else:
+            raise InputError(f"spacing must be 'trailing' or 'leading', found {spacing!r}")
+        if levels[0] + offset > self.T or levels[-1] + offset < 1:
+            raise InputError(
+                f"{steps} levels from {levels[0]} to {levels[-1]}, moved by the offset "
+                f"{offset}, leave {{1..{self.T}}}: take fewer steps or another offset"
+            )
+        return [level + offset for level in levels]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The levels that a model is sampled at; the defaults are those of this course.
+
+    spacing, offset: of `NoiseSchedule.timesteps`.
+    final: the level that the last step lands on, and that is taken for clean. 0 is clean.
+
+    Raises InputError for an unknown spacing, or a negative or fractional final level.
+    """
+
+    spacing: Spacing = "trailing"
+    offset: int = 0
+    final: int = 0
+
+    def __post_init__(self):
+        if self.spacing not in ("trailing", "leading"):
+            raise InputError(f"spacing must be 'trailing' or 'leading', found {self.spacing!r}")
+        if not isinstance(self.offset, int):
+            raise InputError(f"offset must be an integer, found {self.offset!r}")
+        if not isinstance(self.final, int) or self.final < 0:
+            raise InputError(f"final must be an integer of at least 0, found {self.final!r}")
+
+    def to_dict(self) -> dict:
+        """Arguments that make this grid again, JSON-able."""
+        return asdict(self)
 
 
 def _gather(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:

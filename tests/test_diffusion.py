@@ -265,6 +265,24 @@ def test_the_loop_yields_what_the_rule_saw_and_ends_clean():
     torch.testing.assert_close(states[-1].z_t, states[-2].z0_hat)
 
 
+@pytest.mark.parametrize("final", [0, 1, 9])
+def test_the_loop_lands_on_the_final_level(final):
+    schedule, z_T = NoiseSchedule(T=100), normal(2, 3)
+    predict = predictor(lambda z, t, c: 0.1 * z, schedule, "v")
+    *_, before, last = denoise(predict, schedule, z_T, samplers.ddim, [90, 10], final=final)
+    assert (before.t, last.t) == (10, final) and last.z_t is last.z0_hat
+    _, z0_hat, eps_hat = predict(before.z_t, 10)
+    torch.testing.assert_close(last.z_t, q_sample(schedule, z0_hat, final, eps_hat))
+
+
+@pytest.mark.parametrize("final", [-1, 10, 11])
+def test_the_loop_refuses_a_final_level_that_is_not_below_all_others(final):
+    schedule = NoiseSchedule(T=100)
+    predict = predictor(lambda z, t, c: z, schedule, "v")
+    with pytest.raises(InputError, match=rf"found \[90, 10\] to {final}"):
+        list(denoise(predict, schedule, normal(2, 3), samplers.ddim, [90, 10], final=final))
+
+
 def test_the_loop_gives_rules_all_they_may_need():
     schedule, calls = NoiseSchedule(T=10), []
 

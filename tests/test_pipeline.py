@@ -1,7 +1,7 @@
 """The joined parts: what a user saves, loads and samples."""
 
 import re
-from itertools import islice
+from itertools import combinations, islice
 from types import GeneratorType
 
 import pytest
@@ -13,14 +13,15 @@ from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
 from ldm_edu.diffusion import to_z0_eps
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.pipeline import LatentDiffusion, pick_device
-from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.unet import UNet, UNetConfig
 
 AE = AutoencoderConfig(
     latent_channels=3, channels=(4, 8), blocks=1, groups=4, patch=2, linear=True
 )
 NET = UNetConfig(3, 3, channels=(8, 8), blocks=1, heads=2, groups=4, dropout=0.3)
-SAMPLERS = [{"sampler": "ddpm"}, {"sampler": "ddim"}, {"sampler": "ddim", "eta": 0.7}]
+NAMES = ["ddpm", "ddim", "dpm++", "heun", "plms"]
+SAMPLERS = [*({"sampler": name} for name in NAMES), {"sampler": "ddim", "eta": 0.7}]
 
 
 def make(seed=0, parameterisation="v", schedule=None):
@@ -110,7 +111,7 @@ def test_noise_within_the_loop_is_neither_repeated_nor_the_starting_noise(pipe):
     """Every (image, step) draws anew: no two of these latents share their noise."""
     start = pipe.noise(3, seed=0)
     z = [s.z_t for s in pipe.denoise(3, sampler="ddpm", steps=4, z_T=torch.zeros(3, 3, 4, 4))]
-    means = list(pipe.denoise(3, steps=4, z_T=torch.zeros(3, 3, 4, 4)))
+    means = list(pipe.denoise(3, sampler="ddim", steps=4, z_T=torch.zeros(3, 3, 4, 4)))
     drawn = torch.cat([z[1] - means[1].z_t, start])
     drawn = drawn.flatten(1) - drawn.flatten(1).mean(1, keepdim=True)
     correlation = torch.nn.functional.normalize(drawn, dim=1)
@@ -153,10 +154,57 @@ def test_denoise_yields_every_step_and_what_the_model_said(pipe):
     torch.testing.assert_close(states[-1].z_t, states[-2].z0_hat)
 
 
-def test_defaults_are_ddim_of_50_steps_from_seed_0(pipe):
-    explicit = pipe.denoise(1, sampler="ddim", steps=50, eta=0.0, seed=0)
-    for a, b in islice(zip(pipe.denoise(), explicit, strict=True), 3):
+def test_defaults_are_dpmpp_of_20_steps_from_seed_0(pipe):
+    explicit = pipe.denoise(1, sampler="dpm++", steps=20, eta=0.0, seed=0)
+    for a, b in islice(zip(pipe.denoise(), explicit, strict=True), 4):
         assert a.t == b.t and torch.equal(a.z_t, b.z_t)
+
+
+def test_every_name_is_its_own_rule(pipe):
+    last = [[*pipe.denoise(1, sampler=name, steps=6)][-1].z_t for name in NAMES]
+    for a, b in combinations(last, 2):
+        assert not torch.allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "heun", "plms"])
+def test_every_sampler_finds_data_of_unit_variance_from_the_cosines_pure_noise(sampler):
+    """N(0, 1) needs no moving at all: the exact denoiser maps every z_T to itself."""
+    pipe = make()
+    pipe.unet.forward = lambda z, t, context=None: torch.zeros_like(z)  # v = 0
+    pipe.schedule = NoiseSchedule("cosine")
+    z_T = pipe.noise(4)
+    errors = []
+    for steps in (20, 40):
+        *_, last = pipe.denoise(4, sampler=sampler, steps=steps, z_T=z_T)
+        errors.append((last.z_t - z_T).abs().max().item())
+    assert errors[0] < (1.0 if sampler == "ddim" else 0.05)
+    assert errors[1] < errors[0] / (1.8 if sampler == "ddim" else 2.2)
+
+
+# ---- the grid
+
+
+@pytest.mark.parametrize("sampler", NAMES)
+def test_a_pipeline_samples_on_its_own_grid_and_keeps_it(tmp_path, sampler):
+    """Stable Diffusion's: leading, moved by one, the last step landing on level 1."""
+    saved = make()
+    saved.grid = Grid("leading", offset=1, final=1)
+    saved.save(tmp_path / "pipe")
+    loaded = LatentDiffusion.load(tmp_path / "pipe", device="cpu")
+    assert loaded.grid == saved.grid
+    states = list(loaded.denoise(2, sampler=sampler, steps=4))
+    assert [s.t for s in states] == [77, 52, 27, 2, 1]
+    x = loaded.sample(2, sampler=sampler, steps=4)
+    assert torch.equal(x, saved.sample(2, sampler=sampler, steps=4))
+    assert torch.equal(x, loaded.decode(states[-1].z_t))
+
+
+def test_the_grid_is_trailing_down_to_clean_unless_told_otherwise(pipe):
+    assert pipe.grid == Grid("trailing", offset=0, final=0)
+    grid, schedule = Grid("leading", offset=1), NoiseSchedule(T=9)
+    moved = LatentDiffusion(Autoencoder(AE), UNet(NET), schedule, image_size=16, grid=grid)
+    with pytest.raises(InputError, match="take fewer steps"):
+        moved.sample(steps=9)
 
 
 # ---- encode and decode
@@ -193,11 +241,12 @@ def test_parts_are_put_in_evaluation_mode():
     ("options", "found"),
     [
         ({"n": 0}, "at least 1, found 0"),
-        ({"sampler": "euler"}, "found 'euler'"),
+        ({"sampler": "euler"}, "'heun', 'plms'], found 'euler'"),
         ({"steps": 0}, "found 0"),
         ({"steps": 101}, "1 to T = 100, found 101"),
-        ({"eta": 1.5}, "found 1.5"),
-        ({"eta": -1}, "found -1"),
+        ({"sampler": "ddim", "eta": 1.5}, "found 1.5"),
+        ({"sampler": "ddim", "eta": -1}, "found -1"),
+        ({"eta": 0.5}, "only the sampler 'ddim' takes an eta, found 0.5 for 'dpm++'"),
         ({"n": 2, "z_T": torch.zeros(1, 3, 4, 4)}, "(2, 3, 4, 4), found (1, 3, 4, 4)"),
         ({"n": 1, "z_T": torch.zeros(1, 4, 4, 4)}, "(1, 3, 4, 4), found (1, 4, 4, 4)"),
         ({"n": 1, "z_T": torch.zeros(1)}, "found (1,)"),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ldm_edu.errors import InputError
-from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.schedule import Grid, NoiseSchedule
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
@@ -118,7 +118,9 @@ def test_timesteps_of_both_spacings():
     schedule = NoiseSchedule(T=1000)
     assert schedule.timesteps(10) == list(range(1000, 0, -100))
     assert schedule.timesteps(10, "leading") == list(range(901, 0, -100))
-    assert schedule.timesteps(50, "leading")[:2] == [981, 961]  # Stable Diffusion's, from 1
+    assert schedule.timesteps(50, "leading")[:2] == [981, 961]
+    sd = schedule.timesteps(50, "leading", offset=1)  # published as 981, 961, ..., 1 from 0
+    assert sd == list(range(982, 1, -20))
     for spacing in ("trailing", "leading"):
         assert schedule.timesteps(1000, spacing) == list(range(1000, 0, -1))
 
@@ -132,6 +134,34 @@ def test_timesteps_always_fall_within_the_schedule(T, data):
         assert len(levels) == steps and levels[at] == end
         assert all(a > b for a, b in pairwise(levels))
         assert levels[-1] >= 1 and levels[0] <= T
+
+
+@given(T=st.integers(1, 300), data=st.data())
+@settings(PATIENT)
+def test_an_offset_moves_all_levels_or_is_refused(T, data):
+    steps, offset = data.draw(st.integers(1, T)), data.draw(st.integers(-T, T))
+    schedule = NoiseSchedule(T=T)
+    for spacing in ("trailing", "leading"):
+        plain = schedule.timesteps(steps, spacing)
+        if plain[-1] + offset >= 1 and plain[0] + offset <= T:
+            moved = schedule.timesteps(steps, spacing, offset)
+            assert [level - offset for level in moved] == plain
+        else:
+            with pytest.raises(InputError, match=f"the offset {offset}, leave"):
+                schedule.timesteps(steps, spacing, offset)
+
+
+def test_grid_makes_itself_again_and_refuses_what_cannot_be():
+    for grid in (Grid(), Grid("leading", 1, 1)):
+        assert Grid(**json.loads(json.dumps(grid.to_dict()))) == grid
+    for arguments, found in (
+        ({"spacing": "linspace"}, "found 'linspace'"),
+        ({"offset": 0.5}, "found 0.5"),
+        ({"final": -1}, "found -1"),
+        ({"final": None}, "found None"),
+    ):
+        with pytest.raises(InputError, match=found):
+            Grid(**arguments)
 
 
 def test_to_dict_makes_the_schedule_again():
