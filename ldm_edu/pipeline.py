@@ -9,7 +9,15 @@ from torch import Tensor
 
 from ldm_edu import checkpoint, samplers
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
-from ldm_edu.diffusion import Parameterisation, Predict, Rule, State, denoise, predictor
+from ldm_edu.diffusion import (
+    Parameterisation,
+    Predict,
+    Rule,
+    State,
+    denoise,
+    predictor,
+    q_sample,
+)
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
@@ -72,6 +80,11 @@ class LatentDiffusion:
         return self.autoencoder.latent_scale.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the denoiser, and so of z_t; the autoencoder may be wider."""
+        return self.unet.conv_in.weight.dtype
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one latent."""
         side = self.image_size // self.autoencoder.config.factor
@@ -80,12 +93,13 @@ class LatentDiffusion:
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> z0 (B, C, h, w), scaled: the posterior's mean."""
-        return self.autoencoder.encode(x.to(self.device)).mean
+        return self.autoencoder.encode(_like(x, self.autoencoder.latent_scale)).mean
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> images (B, 3, H, W) in [-1, 1], clamped here, once."""
-        return self.autoencoder.decode(z.to(self.device)).clamp(-1, 1).float().cpu()
+        z = _like(z, self.autoencoder.latent_scale)
+        return self.autoencoder.decode(z).clamp(-1, 1).float().cpu()
 
     @torch.no_grad()
     def embed(self, captions: Sequence[str]) -> Tensor:
@@ -96,10 +110,11 @@ class LatentDiffusion:
 
     def noise(self, n: int, seed: int = 0) -> Tensor:
         """Starting noise z_T (n, C, h, w); image i depends on (seed, i) only, not on n."""
-        draws = [
-            torch.randn(self.latent_shape, generator=_generator(seed, i)) for i in range(n)
-        ]
-        return torch.stack(draws).to(self.device)
+        return self._noise(n, seed, self.latent_shape)
+
+    def _noise(self, n: int, seed: int, shape: Sequence[int]) -> Tensor:
+        draws = [torch.randn(shape, generator=_generator(seed, i)) for i in range(n)]
+        return torch.stack(draws).to(self.device, self.dtype)
 
     @torch.no_grad()
     def denoise(
@@ -124,19 +139,63 @@ class LatentDiffusion:
         """
         if n < 1:
             raise InputError(f"n must be at least 1, found {n}")
-        z_T = self.noise(n, seed) if z_T is None else z_T.to(self.device)
+        z_T = self.noise(n, seed) if z_T is None else z_T
         if z_T.shape[:2] != (n, self.latent_shape[0]):
             want = (n, *self.latent_shape)
             raise InputError(f"z_T must have shape {want}, found {tuple(z_T.shape)}")
         predict = self._predict(n, prompt, guidance)
-        timesteps = self.schedule.timesteps(steps, self.grid.spacing, self.grid.offset)
-        rule, randn, final = _rule(sampler, eta), _stream(n, seed), self.grid.final
-        yield from denoise(predict, self.schedule, z_T, rule, timesteps, randn, final)
+        timesteps, rule = self._timesteps(steps), _rule(sampler, eta)
+        yield from self._loop(predict, z_T, rule, timesteps, seed)
 
     def sample(self, n: int = 1, **options) -> Tensor:
         """n images, float32 (n, 3, H, W) in [-1, 1] on the CPU; options as of `denoise`."""
         *_, last = self.denoise(n, **options)
         return self.decode(last.z_t)
+
+    @torch.no_grad()
+    def vary(
+        self,
+        x: Tensor,
+        strength: float = 0.6,
+        *,
+        prompt: Prompt = None,
+        guidance: float | None = None,
+        sampler: str = "ddim",
+        steps: int = 50,
+        eta: float = 0.0,
+        seed: int = 0,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Image to image (Meng et al. 2021, arXiv 2108.01073): noise x half-way, denoise again.
+
+        x: (B, 3, H, W) in [-1, 1]; returns as `sample`. strength: in (0, 1], the share of the
+        `steps` that are taken, the last ones: the more, the less of x is left. noise: shaped as
+        `encode(x)`, instead of `seed`'s. The other options are those of `denoise`; prompt None
+        is no condition. Raises InputError, also where no step is left.
+        """
+        timesteps, rule = self._timesteps(steps), _rule(sampler, eta)
+        taken = int(steps * strength) if 0 < strength <= 1 else 0
+        if taken == 0:
+            raise InputError(
+                f"strength must lie in (0, 1] and take at least one of {steps} steps, "
+                f"found {strength}"
+            )
+        z0, timesteps = self.encode(x).to(self.dtype), timesteps[-taken:]
+        noise = self._noise(len(z0), seed, z0.shape[1:]) if noise is None else noise
+        z_t = q_sample(self.schedule, z0, timesteps[0], noise.to(z0))
+        predict = self._predict(len(z0), prompt, guidance)
+        *_, last = self._loop(predict, z_t, rule, timesteps, seed)
+        return self.decode(last.z_t)
+
+    def _timesteps(self, steps: int) -> list[int]:
+        return self.schedule.timesteps(steps, self.grid.spacing, self.grid.offset)
+
+    def _loop(
+        self, predict: Predict, z_t: Tensor, rule: Rule, timesteps: list[int], seed: int
+    ) -> Iterator[State]:
+        randn = _stream(len(z_t), seed)
+        z_t = z_t.to(self.device, self.dtype)
+        return denoise(predict, self.schedule, z_t, rule, timesteps, randn, self.grid.final)
 
     def _predict(self, n: int, prompt: Prompt, guidance: float | None) -> Predict:
         if self.tokenizer is None and prompt is None:
@@ -215,6 +274,10 @@ def pick_device(device: str = "auto") -> torch.device:
         raise InputError(
             f"device {device!r} is not available here; use 'auto' or 'cpu'"
         ) from None
+
+
+def _like(x: Tensor, like: Tensor) -> Tensor:  # bytes stay bytes, and are refused
+    return x.to(like) if x.is_floating_point() else x.to(like.device)
 
 
 def _rule(sampler: str, eta: float) -> Rule:

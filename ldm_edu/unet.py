@@ -35,6 +35,7 @@ class UNetConfig:
     depth: int = 1  # transformer blocks in each attention
     groups: int = 32  # of the group norms
     dropout: float = 0.0
+    time_shift: int = 0  # added to t: -1 for weights that know our t as t - 1
 
     def __post_init__(self):
         for name in ("channels", "attention"):  # JSON has only lists
@@ -56,6 +57,7 @@ class UNetConfig:
             attention=(True, True, True, False),
             heads=8,
             context_dim=768,
+            time_shift=-1,
         )
 
     def to_dict(self) -> dict:
@@ -124,7 +126,7 @@ class UNet(nn.Module):
         H and W must halve evenly once a level. Raises InputError for other shapes.
         """
         self._check(z_t, t, context)
-        time = F.silu(self.time(t))  # (B, 4 channels[0])
+        time = F.silu(self.time(t + self.config.time_shift))  # (B, 4 channels[0])
         h = self.conv_in(z_t)
         skips = [h]
         for level in self.down:
