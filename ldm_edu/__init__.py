@@ -1,6 +1,7 @@
 """Latent diffusion models from scratch: each component once, short enough to read."""
 
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
+from ldm_edu.bpe import ClipTokenizer
 from ldm_edu.errors import CheckpointError, DataError, InputError, LdmEduError, StorageError
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.schedule import NoiseSchedule
@@ -13,6 +14,7 @@ __all__ = [
     "Autoencoder",
     "AutoencoderConfig",
     "CheckpointError",
+    "ClipTokenizer",
     "DataError",
     "DiagonalGaussian",
     "InputError",
