@@ -5,6 +5,7 @@ from ldm_edu.bpe import ClipTokenizer
 from ldm_edu.errors import CheckpointError, DataError, InputError, LdmEduError, StorageError
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.stable_diffusion import load_stable_diffusion, save_stable_diffusion
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.unet import UNet, UNetConfig
 
@@ -27,4 +28,6 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "WordTokenizer",
+    "load_stable_diffusion",
+    "save_stable_diffusion",
 ]

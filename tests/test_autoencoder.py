@@ -4,18 +4,19 @@ import json
 import re
 from pathlib import Path
 
+import helpers
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from ldm_edu.errors import InputError
 from ldm_edu.pca import patch_pca, pca_reconstruct
+from ldm_edu.stable_diffusion.key_map import key_map
 
 SHAPES = Path(__file__).parent / "fixtures" / "sd15_state_dict_shapes.json"
 SCALE = {"latent_shift", "latent_scale"}  # our own buffers
@@ -27,37 +28,8 @@ LINEAR = AutoencoderConfig(
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
 
-def names(blocks):
-    """diffusers' words for our parts, in the order in which they are replaced."""
-    return [
-        (r"(down|up)_blocks\.(\d)\.resnets\.(\d)", r"\1.\2.\3"),
-        (r"down_blocks\.(\d)\.downsamplers\.0", rf"down.\1.{blocks}"),
-        (r"up_blocks\.(\d)\.upsamplers\.0", rf"up.\1.{blocks + 1}"),
-        (r"mid_block\.resnets\.0", "middle.0"),
-        (r"mid_block\.attentions\.0\.group_norm", "middle.1.norm"),
-        (r"mid_block\.attentions\.0", "middle.1.attention"),
-        (r"mid_block\.resnets\.1", "middle.2"),
-        (r"to_out\.0", "to_out"),
-        (r"conv_shortcut", "skip"),
-        (r"conv_norm_out", "norm_out"),
-    ]
-
-
-def our_name(theirs, blocks=2):
-    for pattern, ours in names(blocks):
-        theirs = re.sub(pattern, ours, theirs)
-    return theirs
-
-
 def filled(model, seed=0):
-    """Random weights everywhere: zero-initialised layers would hide what is before them."""
-    torch.manual_seed(seed)
-    for p in model.parameters():
-        nn.init.normal_(p, std=0.1)
-    for m in model.modules():
-        if isinstance(m, nn.GroupNorm):
-            m.weight.data += 1
-    return model.double().eval()
+    return helpers.filled(model, seed).double()
 
 
 def images(n=4, size=8, seed=0):
@@ -78,7 +50,8 @@ def test_stable_diffusion_has_the_published_parameters():
     assert counts == [83_653_863, 34_163_592, 49_490_179, 72, 20]
     assert len(ours) == 248
     assert sorted(ours.values()) == sorted(published.values())
-    assert ours == {our_name(name): shape for name, shape in published.items()}
+    theirs = key_map("autoencoder", ours, model.config, "diffusers")
+    assert {theirs[name]: shape for name, shape in ours.items()} == published
     assert model.config.factor == 8
 
 
@@ -107,10 +80,11 @@ def test_autoencoder_equals_diffusers_in_float64(config):
             mid_block_add_attention=config.middle_attention,
         )
     )
-    weights = {our_name(k, config.blocks): v for k, v in theirs.state_dict().items()}
-    if not config.middle_attention:  # the second block then follows the first
-        weights = {k.replace("middle.2", "middle.1"): v for k, v in weights.items()}
+    weights = theirs.state_dict()
     ours = Autoencoder(config).double().eval()
+    names = key_map("autoencoder", ours.state_dict(), config, "diffusers")
+    assert set(names.values()) == set(weights)
+    weights = {name: weights[their_name] for name, their_name in names.items()}
     missing = ours.load_state_dict(weights, strict=False)
     assert set(missing.missing_keys) == SCALE and missing.unexpected_keys == []
     size = 4 * config.factor

@@ -58,7 +58,7 @@ ALLOWED = {
     "metrics": set(),
     "pipeline": MODELS | {"checkpoint", "diffusion", "samplers", "schedule"},
     "pretrained": MODELS | {"checkpoint", "pipeline", "schedule"},
-    "stable_diffusion": MODELS | {"checkpoint", "pipeline", "schedule"},
+    "stable_diffusion": MODELS | {"checkpoint", "data", "diffusion", "pipeline", "schedule"},
     # a run of the quick start
     "recipes": {"autoencoder", "unet"},
     "runs": {"checkpoint", "images", "training"},

@@ -7,53 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from helpers import filled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from ldm_edu.errors import InputError
+from ldm_edu.stable_diffusion.key_map import key_map
 from ldm_edu.unet import UNet, UNetConfig
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
 SHAPES = Path(__file__).parent / "fixtures" / "sd15_state_dict_shapes.json"
 TINY = UNetConfig(3, 2, channels=(8, 12), blocks=1, attention=(False, True), heads=2, groups=4)
-
-# diffusers' words for our parts, in the order in which they are replaced
-NAMES = [
-    (r"time_embedding\.linear_", "time.linear"),
-    (r"(down|up)_blocks", r"\1"),
-    (r"mid_block", "middle"),
-    (r"resnets", "res"),
-    (r"attentions", "attention"),
-    (r"transformer_blocks", "blocks"),
-    (r"attn1", "self_attention"),
-    (r"attn2", "cross_attention"),
-    (r"to_out\.0", "to_out"),
-    (r"ff\.net\.0\.proj", "feed_forward.proj_in"),
-    (r"ff\.net\.2", "feed_forward.proj_out"),
-    (r"time_emb_proj", "time"),
-    (r"conv_shortcut", "skip"),
-    (r"(down|up)samplers\.0", "resample"),
-    (r"conv_norm_out", "norm_out"),
-]
-
-
-def our_name(theirs):
-    for pattern, ours in NAMES:
-        theirs = re.sub(pattern, ours, theirs)
-    return theirs
-
-
-def filled(model, seed=0):
-    """Random weights everywhere: zero-initialised layers would hide what is before them."""
-    torch.manual_seed(seed)
-    for p in model.parameters():
-        nn.init.normal_(p, std=0.1)
-    for m in model.modules():
-        if isinstance(m, nn.GroupNorm | nn.LayerNorm):
-            m.weight.data += 1
-    return model.eval()
 
 
 # ---- Stable Diffusion v1
@@ -67,7 +32,8 @@ def test_stable_diffusion_has_the_published_parameters():
     assert sum(p.numel() for p in model.parameters()) == 859_520_964
     assert len(ours) == 686
     assert sorted(ours.values()) == sorted(published.values())
-    assert ours == {our_name(name): shape for name, shape in published.items()}
+    theirs = key_map("unet", ours, model.config, "diffusers")
+    assert {theirs[name]: shape for name, shape in ours.items()} == published
 
 
 PARITY = {
@@ -111,7 +77,12 @@ def theirs_of(c):
 def test_unet_equals_diffusers_in_float64(config):
     theirs = filled(theirs_of(config)).double()
     ours = UNet(config).double().eval()
-    ours.load_state_dict({our_name(k): v for k, v in theirs.state_dict().items()})
+    names, weights = (
+        key_map("unet", ours.state_dict(), config, "diffusers"),
+        theirs.state_dict(),
+    )
+    assert set(names.values()) == set(weights)
+    ours.load_state_dict({name: weights[their_name] for name, their_name in names.items()})
     z_t = torch.randn(2, config.in_channels, 8, 16, dtype=torch.float64)
     context = torch.randn(2, 7, config.context_dim, dtype=torch.float64)
     t = torch.tensor([3, 981])
@@ -148,6 +119,15 @@ def test_prediction_depends_on_image_time_and_context():
     for i, change in enumerate(changes):
         changed = [*base[:i], change, *base[i + 1 :]]
         assert not torch.allclose(model(*base), model(*changed), atol=1e-6)
+
+
+def test_time_shift_is_where_time_starts():
+    sizes = dict(channels=(8,), attention=(True,), heads=2, groups=4)
+    model, shifted = filled(UNet(UNetConfig(**sizes))), UNet(UNetConfig(**sizes, time_shift=-1))
+    shifted.load_state_dict(model.state_dict())
+    z_t, t = torch.randn(2, 4, 4, 4), torch.tensor([1, 1000])
+    assert torch.equal(shifted.eval()(z_t, t), model(z_t, t - 1))
+    assert UNetConfig.stable_diffusion_v1().time_shift == -1
 
 
 def test_every_parameter_gets_a_gradient():
