@@ -122,7 +122,7 @@ def test_prediction_depends_on_image_time_and_context():
 
 
 def test_time_shift_is_where_time_starts():
-    sizes = dict(channels=(8,), attention=(True,), heads=2, groups=4)
+    sizes = {"channels": (8,), "attention": (True,), "heads": 2, "groups": 4}
     model, shifted = filled(UNet(UNetConfig(**sizes))), UNet(UNetConfig(**sizes, time_shift=-1))
     shifted.load_state_dict(model.state_dict())
     z_t, t = torch.randn(2, 4, 4, 4), torch.tensor([1, 1000])
