@@ -321,8 +321,9 @@ def test_a_saved_folder_holds_the_same_tensors_and_settings(pair, tmp_path):
 
 
 def diffusers_of(folder):
-    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    pipe = pipe.to(torch.float64)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        folder, safety_checker=None, dtype=torch.float64
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
