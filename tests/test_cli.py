@@ -42,7 +42,7 @@ def test_unknown_command_exits_with_2():
     assert done.value.code == 2
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++", "heun", "plms"])
 def test_sample_writes_a_grid(model, tmp_path, sampler):
     out = tmp_path / "grid.png"
     arguments = ["sample", str(model), "--out", str(out), "--count", "4", "--steps", "2"]
