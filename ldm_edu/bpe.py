@@ -84,7 +84,8 @@ class ClipTokenizer:
         """Raises InputError for anything but a sequence of texts."""
         if isinstance(captions, str):
             raise InputError(f"captions must be a list of str, found the str {captions!r}")
-        return torch.tensor([self._row(c) for c in captions], dtype=torch.int64)
+        rows = [self._row(c) for c in captions]
+        return torch.tensor(rows, dtype=torch.int64).reshape(-1, self.length)
 
     def _row(self, caption: str) -> list[int]:
         if not isinstance(caption, str) or re.search("[\ud800-\udfff]", caption):

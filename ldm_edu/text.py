@@ -28,6 +28,7 @@ class WordTokenizer:
 
     words: the vocabulary; word i has id i + 1. Id 0 ends a sentence and fills it up to
     `length`, so the empty caption "" is a row of zeros. `fillers` are known but skipped.
+    Raises InputError for words that no sentence can hold, or a length below 1.
     """
 
     end = 0
@@ -35,8 +36,12 @@ class WordTokenizer:
     def __init__(
         self, words: Sequence[str], fillers: Sequence[str] = FILLERS, length: int = 16
     ):
-        if len(set(words)) != len(words) or set(words) & set(fillers):
-            raise InputError("words must be distinct, and none of them a filler")
+        for i, word in enumerate(words):
+            if split_words(word) != [word] or word in (*words[:i], *fillers):
+                what = "single, lower-case, distinct and no fillers"
+                raise InputError(f"words must be {what}, found {word!r}")
+        if length < 1:
+            raise InputError(f"length must be at least 1, found {length}")
         self.words, self.fillers, self.length = list(words), list(fillers), length
         self.ids = {word: i for i, word in enumerate(self.words, 1)}
 
@@ -44,6 +49,8 @@ class WordTokenizer:
     def of_captions(cls, captions: Iterable[str]) -> "WordTokenizer":
         """The tokenizer that knows every word of these captions and fits the longest."""
         rows = [[w for w in split_words(c) if w not in FILLERS] for c in captions]
+        if not rows:
+            raise InputError("a vocabulary needs at least one caption, found none")
         return cls(sorted({w for row in rows for w in row}), length=max(map(len, rows)) + 1)
 
     @property
@@ -56,8 +63,11 @@ class WordTokenizer:
         return {"words": self.words, "fillers": self.fillers, "length": self.length}
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
-        """Raises InputError for a word it does not know, or too many words."""
-        return torch.tensor([self._row(c) for c in captions], dtype=torch.int64)
+        """Raises InputError for a word it does not know, too many words, or no list."""
+        if isinstance(captions, str):
+            raise InputError(f"captions must be a list of str, found the str {captions!r}")
+        rows = [self._row(c) for c in captions]
+        return torch.tensor(rows, dtype=torch.int64).reshape(-1, self.length)
 
     def _row(self, caption: str) -> list[int]:
         words = [word for word in split_words(caption) if word not in self.fillers]
@@ -76,10 +86,10 @@ class WordTokenizer:
 
 
 def split_words(sentence: str) -> list[str]:
-    """Lower-case words without punctuation: "A red circle." -> ["a", "red", "circle"]."""
+    """Lower-case words of any script, no punctuation: "A red cat." -> ["a", "red", "cat"]."""
     if not isinstance(sentence, str):
         raise InputError(f"a caption must be a str, found {type(sentence).__name__}")
-    return re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", sentence.lower())
+    return re.findall(r"[^\W_]+(?:['-][^\W_]+)*", sentence.lower())
 
 
 @dataclass(frozen=True)
@@ -96,12 +106,14 @@ class TextEncoderConfig:
     activation: Literal["gelu", "quick_gelu"] = "gelu"
 
     def __post_init__(self):
+        for name in ("vocabulary", "length", "width", "layers", "heads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.width % self.heads:
             raise InputError(f"width {self.width} must divide into heads = {self.heads}")
         if self.activation not in _ACTIVATIONS:
-            raise InputError(
-                f"activation must be one of {sorted(_ACTIVATIONS)}, found {self.activation!r}"
-            )
+            known = sorted(_ACTIVATIONS)
+            raise InputError(f"activation must be one of {known}, found {self.activation!r}")
 
     @classmethod
     def stable_diffusion_v1(cls) -> "TextEncoderConfig":
@@ -156,11 +168,13 @@ class TextEncoder(nn.Module):
             nn.init.normal_(embedding.weight, std=0.02)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids: (B, N), N at most `length`, each in 0..vocabulary - 1. Raises InputError."""
+        """ids: (B, N), N in 1..length, each in 0..vocabulary - 1. Raises InputError."""
         c = self.config
-        if ids.ndim != 2 or ids.shape[1] > c.length or ids.dtype != torch.int64:
-            want = f"int64 (B, N) with N at most {c.length}"
+        if ids.ndim != 2 or not 1 <= ids.shape[1] <= c.length or ids.dtype != torch.int64:
+            want = f"int64 (B, N) with N in 1..{c.length}"
             raise InputError(f"ids must be {want}, found {ids.dtype} {tuple(ids.shape)}")
+        if (outside := ids[(ids < 0) | (ids >= c.vocabulary)]).numel():  # CUDA would abort
+            raise InputError(f"ids must be in 0..{c.vocabulary - 1}, found {outside[0].item()}")
         tokens = self.token(ids) + self.position.weight[: ids.shape[1]]  # (B, N, width)
         for block in self.blocks:
             tokens = block(tokens)

@@ -4,6 +4,7 @@ import random
 import unicodedata
 
 import pytest
+import torch
 from clip_vocabulary import (
     SETTINGS,
     assert_same,
@@ -54,7 +55,7 @@ def test_ids_equal_transformers(folders, name):
 )
 def test_published_ids(ours, text, expected):
     found = ours([text])
-    assert found.shape == (1, 77) and found.dtype.is_signed
+    assert found.shape == (1, 77) and found.dtype == torch.int64
     assert found[0].tolist() == expected + [49407] * (77 - len(expected))
     assert ours.vocabulary == 49_408 and ours.length == 77 and ours.end == 49_407
 
@@ -72,7 +73,7 @@ def test_a_long_caption_is_cut_and_ends(ours):
 
 
 def test_no_captions_are_no_rows(ours):
-    assert ours([]).tolist() == []
+    assert ours([]).shape == (0, 77) and ours([]).dtype == torch.int64
 
 
 @pytest.fixture(scope="module")
