@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
 from ldm_edu.bpe import ClipTokenizer
@@ -51,7 +52,7 @@ class Published:
         The autoencoder has at least float32: its activations overflow 16 bits.
         """
         self._check_sizes()
-        with torch.device("meta"):  # shapes, no memory
+        with torch.device("meta"), _Undrawn():  # shapes, no memory
             modules = {
                 "unet": UNet(self.unet),
                 "autoencoder": Autoencoder(self.autoencoder),
@@ -74,15 +75,9 @@ class Published:
         )
 
     def _check_sizes(self) -> None:
-        if (
-            most := max(
-                self.unet.blocks,
-                self.unet.depth,
-                self.autoencoder.blocks,
-                self.text_encoder.layers,
-            )
-        ) > _MOST:
-            raise CheckpointError(f"{self.where}: {most} blocks or layers; {SUPPORTED}")
+        counts = (self.unet.blocks, self.unet.depth, self.autoencoder.blocks)
+        if (found := max(*counts, self.text_encoder.layers)) > _MOST:
+            raise CheckpointError(f"{self.where}: {found} blocks or layers; {SUPPORTED}")
         found, most = self.tokenizer, self.text_encoder
         if found.vocabulary > most.vocabulary or found.length > most.length:
             raise CheckpointError(
@@ -118,6 +113,15 @@ class Published:
                 f"{len(missing)} are missing, {len(surplus)} left over"
             )
         return {ours: stored[theirs] for ours, theirs in names.items()}
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out the normal draws of new embeddings: on the meta device, where they do nothing,
+    they would import a compiler, which takes 160 MB and seconds."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
 
 
 def _fits(found: tuple[int, ...], own: tuple[int, ...]) -> bool:

@@ -3,6 +3,7 @@
 What our classes fix is listed once: a folder that has it otherwise is another model.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,7 +107,10 @@ def read_autoencoder(s: Settings) -> tuple[AutoencoderConfig, float]:
         middle_attention=bool(s.get("mid_block_add_attention", True)),
         groups=whole(s, "norm_num_groups"),
     )
-    return config, float(s.get("scaling_factor", LATENT_SCALE))
+    scale = float(s.get("scaling_factor", LATENT_SCALE))
+    if not 0 < scale < math.inf:
+        raise CheckpointError(f"scaling_factor is {scale}, supported: a positive number")
+    return config, scale
 
 
 def write_autoencoder(c: AutoencoderConfig, image_size: int, scale: float) -> dict[str, Any]:
