@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),--qui
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test lab lint format clean
+.PHONY: help quickstart test mutants lab lint format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ quickstart: .venv/.base ## train a small latent diffusion model and write a repo
 
 test: .venv/.dev ## run all tests, two files at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+mutants: .venv/.dev ## break the library in named ways and see tests catch each
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lab: .venv/.notebooks ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab notebooks $(ARGS)

@@ -1,0 +1,205 @@
+"""Break the library in named ways, one at a time, and see that a test catches each.
+
+    make mutants                  # all, about 10 minutes
+    make mutants ARGS="geglu"     # those whose name contains a word
+
+A mutant is one replacement in a copy of the library; the tests named beside it run against the
+copy and have to fail. One that survives is a line of science that no test holds.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Mutant(NamedTuple):
+    name: str
+    file: str  # in ldm_edu/
+    old: str  # stands there exactly once
+    new: str
+    tests: str  # files in tests/
+
+
+# fmt: off
+MUTANTS = [
+    # schedule.py
+    Mutant("alpha_bar off by one", "schedule.py",
+           "torch.cumprod(1 - self.beta, dim=0)",
+           "torch.cumprod(1 - self.beta, dim=0).roll(-1)", "test_schedule.py"),
+    Mutant("scaled_linear linear in beta", "schedule.py",
+           "torch.linspace(*ends, self.T, dtype=torch.float64) ** 2",
+           "torch.linspace(ends[0] ** 2, ends[1] ** 2, self.T, dtype=torch.float64)",
+           "test_schedule.py"),
+    Mutant("cosine without its offset", "schedule.py",
+           "(u + 0.008) / 1.008", "u", "test_schedule.py"),
+    Mutant("sqrt left out of the signal", "schedule.py",
+           "_gather(self.alpha_bar.sqrt(), t, like)", "_gather(self.alpha_bar, t, like)",
+           "test_schedule.py test_diffusion.py"),
+    # diffusion.py
+    Mutant("velocity's sign", "diffusion.py",
+           "schedule.signal(t, z0) * eps - schedule.noise(t, z0) * z0",
+           "schedule.signal(t, z0) * eps + schedule.noise(t, z0) * z0", "test_diffusion.py"),
+    Mutant("min-SNR not divided for v", "diffusion.py",
+           '"v": snr + 1', '"v": snr', "test_diffusion.py"),
+    Mutant("guidance reversed", "diffusion.py",
+           "unconditional + w * (conditional - unconditional)",
+           "conditional + w * (unconditional - conditional)", "test_diffusion.py"),
+    Mutant("guidance counted from 0", "diffusion.py",
+           "unconditional + w * (conditional - unconditional)",
+           "conditional + w * (conditional - unconditional)", "test_diffusion.py"),
+    Mutant("the two halves of guidance swapped", "diffusion.py",
+           "torch.cat([no_context, context])", "torch.cat([context, no_context])",
+           "test_diffusion.py test_pipeline_words.py"),
+    # samplers.py
+    Mutant("DDPM's mean without sqrt", "samplers.py",
+           "mean = ab_s**0.5 * (1 - alpha)", "mean = ab_s * (1 - alpha)", "test_samplers.py"),
+    Mutant("DDPM adds beta instead of beta tilde", "samplers.py",
+           "variance = (1 - ab_s) / (1 - ab_t) * (1 - alpha)", "variance = 1 - alpha",
+           "test_samplers.py"),
+    Mutant("DDIM keeps too much noise", "samplers.py",
+           "kept = max(1 - ab_s - variance, 0.0)", "kept = 1 - ab_s", "test_samplers.py"),
+    Mutant("DPM++ extrapolates backwards", "samplers.py",
+           "z0_hat + h / (2 * h_before)", "z0_hat - h / (2 * h_before)", "test_samplers.py"),
+    Mutant("Heun without its second slope", "samplers.py",
+           "(eps_hat + predict(z_s, s).eps_hat) / 2", "eps_hat", "test_samplers.py"),
+    Mutant("PLMS reads its history from the wrong end", "samplers.py",
+           "zip(weights, reversed(history), strict=False)",
+           "zip(weights, history[-len(weights):], strict=False)", "test_samplers.py"),
+    # layers.py
+    Mutant("sines before cosines", "layers.py",
+           "torch.cat([angles.cos(), angles.sin()], dim=1)",
+           "torch.cat([angles.sin(), angles.cos()], dim=1)", "test_layers.py test_unet.py"),
+    Mutant("GEGLU's halves swapped", "layers.py",
+           "value, gate = self.proj_in(tokens).chunk(2, dim=-1)",
+           "gate, value = self.proj_in(tokens).chunk(2, dim=-1)",
+           "test_layers.py test_unet.py"),
+    Mutant("GELU by tanh", "layers.py", "F.gelu(gate)", 'F.gelu(gate, approximate="tanh")',
+           "test_layers.py test_unet.py"),
+    Mutant("epsilon of the transformer's norm", "layers.py",
+           "self.norm = nn.GroupNorm(groups, channels, eps=1e-6)",
+           "self.norm = nn.GroupNorm(groups, channels, eps=1e-5)",
+           "test_layers.py test_unet.py"),
+    Mutant("asymmetric padding on the wrong sides", "layers.py",
+           "(0, 1, 0, 1) if asymmetric", "(1, 0, 1, 0) if asymmetric",
+           "test_layers.py test_autoencoder.py"),
+    Mutant("attention's heads laid out the other way", "layers.py",
+           '"b n (h d) -> b h n d"', '"b n (d h) -> b h n d"', "test_layers.py test_unet.py"),
+    Mutant("no time in the residual block", "layers.py",
+           "residual = residual + self.time(time)[:, :, None, None]", "pass", "test_unet.py"),
+    # unet.py
+    Mutant("skips before the path", "unet.py",
+           "torch.cat([h, skips.pop()], dim=1)", "torch.cat([skips.pop(), h], dim=1)",
+           "test_unet.py"),
+    # autoencoder.py
+    Mutant("epsilon of the autoencoder's norms", "autoencoder.py",
+           "_EPS = 1e-6", "_EPS = 1e-5", "test_autoencoder.py"),
+    Mutant("scale not applied in encode", "autoencoder.py",
+           "DiagonalGaussian((mean - shift) * scale, logvar)",
+           "DiagonalGaussian(mean - shift, logvar)", "test_autoencoder.py"),
+    Mutant("scale applied twice in decode", "autoencoder.py",
+           "latent = z / scale + shift", "latent = z / scale / scale + shift",
+           "test_autoencoder.py"),
+    Mutant("KL without its half", "autoencoder.py",
+           "return 0.5 * per_entry", "return per_entry", "test_autoencoder.py"),
+    Mutant("std as exp(logvar)", "autoencoder.py",
+           "torch.exp(0.5 * self.logvar)", "torch.exp(self.logvar)", "test_autoencoder.py"),
+    # losses.py
+    Mutant("KL as a mean", "losses.py",
+           "kl_weight * kl.mean() / x[0].numel()", "kl_weight * kl.mean()", "test_losses.py"),
+    Mutant("adaptive weight upside down", "losses.py",
+           "(g_rec.norm() / (g_adv.norm() + 1e-4))", "(g_adv.norm() / (g_rec.norm() + 1e-4))",
+           "test_losses.py"),
+    # latents.py, training.py
+    Mutant("latent scale of the means alone", "latents.py",
+           "second = second + latents.std.square().mean(axes, dtype=torch.float64)", "pass",
+           "test_latents.py"),
+    Mutant("EMA a step late", "training.py",
+           """        state.optimizer.step()
+        update_ema(state.ema, state.model, ema_decay(step, c.ema))""",
+           """        update_ema(state.ema, state.model, ema_decay(step, c.ema))
+        state.optimizer.step()""", "test_training.py"),
+    Mutant("learning rate without its warm-up", "training.py",
+           "return config.lr * step / config.warmup", "return config.lr", "test_training.py"),
+    Mutant("batches not a function of the seed", "training.py",
+           "mix(seed, epoch, count)", "mix(epoch, count)", "test_training.py"),
+    # text.py, bpe.py
+    Mutant("quick_gelu's constant", "text.py", "x * torch.sigmoid(1.702 * x)",
+           "x * torch.sigmoid(1.7 * x)", "test_text.py"),
+    Mutant("CLIP without its causal mask", "text.py",
+           "causal=c.causal", "causal=False", "test_text.py"),
+    Mutant("positions off by one", "text.py",
+           "self.position.weight[: ids.shape[1]]", "self.position.weight[-ids.shape[1] :]",
+           "test_text.py"),
+    Mutant("the latest merge first", "bpe.py",
+           "min(pairs, key=ranks.get)", "max(pairs, key=ranks.get)", "test_bpe.py"),
+    Mutant("words without their end", "bpe.py",
+           'symbols[-1] + "</w>"', "symbols[-1]", "test_bpe.py"),
+    # stable_diffusion/
+    Mutant("t of published weights off by one", "unet.py",
+           "time_shift=-1", "time_shift=0", "test_stable_diffusion.py"),
+    Mutant("t of published weights not moved", "unet.py",
+           "self.time(t + self.config.time_shift)", "self.time(t)",
+           "test_unet.py test_stable_diffusion.py"),
+    Mutant("published latent scale", "stable_diffusion/published.py",
+           "LATENT_SCALE = 0.18215", "LATENT_SCALE = 0.18", "test_stable_diffusion.py"),
+    Mutant("CompVis' decoder levels not reversed", "stable_diffusion/key_map.py",
+           "level = levels - 1 - i", "level = i", "test_key_map.py test_stable_diffusion.py"),
+    # pipeline.py
+    Mutant("decoded images not clamped", "pipeline.py",
+           ".clamp(-1, 1).float().cpu()", ".float().cpu()", "test_pipeline.py"),
+    Mutant("image to image takes the first steps", "pipeline.py",
+           "timesteps[-taken:]", "timesteps[:taken]",
+           "test_pipeline.py test_stable_diffusion.py"),
+]
+# fmt: on
+
+
+def caught(mutant: Mutant) -> bool:
+    """Whether the tests fail on a copy with this mutant in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for part in ("ldm_edu", "tests", "pyproject.toml"):
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
+        file = copy / "ldm_edu" / mutant.file
+        source = file.read_text()
+        if source.count(mutant.old) != 1:
+            raise SystemExit(f"{mutant.name}: {mutant.old!r} must stand once in {mutant.file}")
+        file.write_text(source.replace(mutant.old, mutant.new))
+        tests = [str(copy / "tests" / name) for name in mutant.tests.split()]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        # the copy comes before the installed library
+        environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
+        run = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        if run.returncode not in (0, 1):  # 1: tests failed; others: pytest did not run
+            raise SystemExit(f"{mutant.name}: pytest ended with {run.returncode}\n{run.stdout}")
+        return run.returncode == 1 and not re.search(r"^ERROR", run.stdout, re.MULTILINE)
+
+
+def main(word: str = "") -> int:
+    """Print a row a mutant; returns the number that survived."""
+    chosen = [m for m in MUTANTS if word.lower() in m.name.lower()]
+    survivors = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for mutant, dead in zip(chosen, pool.map(caught, chosen), strict=True):
+            survivors += not dead
+            print(
+                f"{'caught' if dead else 'SURVIVED':9} {mutant.file:32} {mutant.name}",
+                flush=True,
+            )
+    print(f"{len(chosen) - survivors} of {len(chosen)} mutants caught")
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]) > 0)
