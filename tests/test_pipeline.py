@@ -1,7 +1,7 @@
 """The joined parts: what a user saves, loads and samples."""
 
 import re
-from itertools import combinations, islice
+from itertools import combinations, islice, pairwise
 from types import GeneratorType
 
 import pytest
@@ -232,6 +232,93 @@ def test_decoded_images_lie_within_minus_1_and_1_and_latents_are_not_clamped(pip
 def test_parts_are_put_in_evaluation_mode():
     pipe = make()
     assert not pipe.autoencoder.training and not pipe.unet.training  # dropout would differ
+
+
+# ---- image to image
+
+
+def test_vary_noises_the_picture_and_takes_the_last_steps(pipe):
+    x, noise = images(2), pipe.noise(2, seed=4)
+    found = pipe.vary(x, 0.5, steps=10, sampler="ddim", noise=noise)
+    ab, levels = pipe.schedule.alpha_bar, [50, 40, 30, 20, 10, 0]
+    z_t = ab[50].sqrt().float() * pipe.encode(x) + (1 - ab[50]).sqrt().float() * noise
+    for t, s in pairwise(levels):
+        with torch.no_grad():
+            prediction = pipe.unet(z_t, torch.full((2,), t))
+        z0_hat, eps_hat = to_z0_eps(pipe.schedule, z_t, t, prediction, "v")
+        z_t = ab[s].sqrt().float() * z0_hat + (1 - ab[s]).sqrt().float() * eps_hat
+    torch.testing.assert_close(found, pipe.decode(z_t), rtol=1e-4, atol=1e-4)
+    assert found.shape == x.shape and found.dtype == torch.float32
+
+
+def test_the_weaker_the_closer_to_the_picture():
+    """Without noise, and with a denoiser that says v = 0, the picture only dims."""
+    pipe, x = make(), images(2)
+    for p in pipe.unet.conv_out.parameters():
+        nn.init.zeros_(p)
+    z0, far = pipe.encode(x), []
+    for strength in (0.2, 0.5, 1.0):
+        z_t = pipe.vary(x, strength, steps=10, sampler="ddim", noise=torch.zeros_like(z0))
+        far.append((z_t - pipe.decode(z0)).square().mean().item())
+    assert far[0] < far[1] < far[2]
+
+
+def test_vary_at_full_strength_starts_where_sampling_does(pipe):
+    """alpha_bar of the first level is all that is left of the picture."""
+    x = images(2)
+    z_T = pipe.noise(2, seed=6)
+    ab = pipe.schedule.alpha_bar[pipe.schedule.T].item()
+    start = ab**0.5 * pipe.encode(x) + (1 - ab) ** 0.5 * z_T
+    torch.testing.assert_close(
+        pipe.vary(x, 1.0, steps=5, seed=6),
+        pipe.sample(2, z_T=start, sampler="ddim", steps=5),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_vary_takes_pictures_of_any_size_and_counts_them(pipe):
+    x = torch.rand(3, 3, 24, 8) * 2 - 1
+    found = pipe.vary(x, 0.4, steps=5, seed=2)
+    assert found.shape == x.shape
+    alone = pipe.vary(x[:1], 0.4, steps=5, seed=2)
+    torch.testing.assert_close(alone, found[:1], rtol=1e-4, atol=1e-4)
+    assert not torch.equal(found, pipe.vary(x, 0.4, steps=5, seed=3))
+
+
+@pytest.mark.parametrize("strength", [0, -0.5, 1.01, float("nan"), 0.09])
+def test_a_strength_that_takes_no_step_is_refused(pipe, strength):
+    message = rf"\(0, 1\] and take at least one of 10 steps, found {strength}"
+    with pytest.raises(InputError, match=message):
+        pipe.vary(images(1), strength, steps=10)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"steps": 0}, "found 0"),
+        ({"steps": 3.5}, "found 3.5"),
+        ({"sampler": "euler"}, "found 'euler'"),
+        ({"prompt": "a cat"}, "without captions"),
+        ({"noise": torch.zeros(1, 3, 4, 4)}, "found (1, 3, 4, 4)"),
+        ({"x": torch.zeros(1, 3, 15, 16)}, "found (1, 3, 15, 16)"),
+        ({"x": torch.zeros(1, 3, 16, 16, dtype=torch.uint8)}, "found torch.uint8"),
+    ],
+)
+def test_vary_checks_what_it_is_given(pipe, options, found):
+    with pytest.raises(InputError, match=re.escape(found)):
+        pipe.vary(**({"x": images(2), "steps": 4} | options))
+
+
+def test_a_pipeline_in_float64_computes_in_float64(pipe):
+    double = make()
+    double.unet.double()
+    double.autoencoder.double()
+    assert double.dtype == torch.float64 and double.noise(1).dtype == torch.float64
+    assert next(iter(double.denoise(1, z_T=pipe.noise(1)))).z_t.dtype == torch.float64
+    x = double.sample(1, steps=2)
+    assert x.dtype == torch.float32 and double.encode(x).dtype == torch.float64
+    torch.testing.assert_close(x, pipe.sample(1, steps=2), rtol=1e-3, atol=1e-3)
 
 
 # ---- errors
