@@ -1,6 +1,6 @@
 """Stable Diffusion v1 at full size, of random weights: what loading and a step of it cost.
 
-    python benchmarks/stable_diffusion_size.py              # 4.3 GB of disk, twice that of memory
+    python benchmarks/stable_diffusion_size.py              # 4.3 GB of disk, 9 of memory
     python benchmarks/stable_diffusion_size.py --small      # the same path in seconds
 
 What weights cost does not depend on their values. Random ones are saved as a diffusers folder;
