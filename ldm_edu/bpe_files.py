@@ -90,18 +90,16 @@ def _vocabulary(path: Path) -> tuple[dict, list[str], list[dict]]:
 
 def _special(path: Path, config: dict, added: list[dict]) -> tuple[dict, list[dict]]:
     special = {"bos_token": START, "eos_token": STOP, "unk_token": STOP, "pad_token": STOP}
-    sources, listed = [config], []
-    if "added_tokens_decoder" in config:  # the newer layout, which says it all
-        listed = [{**t, "id": int(i)} for i, t in config["added_tokens_decoder"].items()]
-    else:
-        sources.append(_optional(path / "special_tokens_map.json"))
-    for source in sources:
+    newer = "added_tokens_decoder" in config  # then it says it all
+    for source in [config] if newer else [config, _optional(path / "special_tokens_map.json")]:
         special |= {name: source[name] for name in NAMES if source.get(name) is not None}
-    if "added_tokens_decoder" not in config:
+    if newer:
+        added = [{**t, "id": int(i)} for i, t in config["added_tokens_decoder"].items()]
+    else:
         plain = [_content(token) for token in special.values()]
-        for content, i in _optional(path / "added_tokens.json").items():
-            listed.append({"content": content, "id": i, "normalized": content not in plain})
-    added = listed + added
+        taught = _optional(path / "added_tokens.json").items()
+        listed = [{"content": c, "id": i, "normalized": c not in plain} for c, i in taught]
+        added = listed + added
     known = {token["content"] for token in added}
     named = [token for token in special.values() if _content(token) not in known]
     # equal ones once, and of those with one content the last counts, as in transformers

@@ -15,7 +15,7 @@ def normalize(text: str) -> str:
     Each character is lowered alone: a Greek word's last sigma becomes σ, not ς.
     """
     parts = _LATER_MARK.split(text)  # a starter in Unicode 9: nothing moves across it
-    text = "".join(p if i % 2 else unicodedata.normalize("NFC", p) for i, p in enumerate(parts))
+    text = "".join(unicodedata.normalize("NFC", part) for part in parts)
     text = _SPACE.sub(" ", text)
     return "".join([c.lower() for c in text]).translate(_LATER_LOWER)
 

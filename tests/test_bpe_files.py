@@ -55,15 +55,15 @@ def test_special_tokens_are_looked_for_when_transformers_does(tmp_path, start, s
 
 @pytest.mark.parametrize("where", ["added_tokens.json", "tokenizer_config.json"])
 def test_a_token_taught_later_has_its_own_id(small, where):
-    content = {"<my-cat>": 518, "<My-Dog>": 519}
+    content = {"<my-cat>": 518, "<My-Dog>": 519, "<my-cat>2": 520}  # one begins another
     if where == "tokenizer_config.json":
         rows = {str(i): token(name, special=False) for name, i in content.items()}
         content = {"added_tokens_decoder": rows}
     (small / where).write_text(json.dumps(content))
     tokenizer = ClipTokenizer.load(small)
-    assert tokenizer.vocabulary == 520
+    assert tokenizer.vocabulary == 521
     assert tokenizer(["a <my-cat> cat"])[0, 1:4].tolist() == [tokenizer.ids["a</w>"], 518, 513]
-    texts = [*CALLS, "<my-cat><MY-CAT>!", "the <my-dog><My-Dog> x"]
+    texts = [*CALLS, "<my-cat><MY-CAT>!", "the <my-dog><My-Dog> x", "<my-cat>2<my-cat>22"]
     assert_same(tokenizer, theirs_of(small), texts)
     tokenizer.save(small)
     assert_same(tokenizer, theirs_of(small), texts)
@@ -90,6 +90,22 @@ def test_tokenizer_json_is_read(folders, tmp_path, name):
     whole["model"]["merges"] = [" ".join(m) for m in whole["model"]["merges"]]  # as before 2024
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
     assert ClipTokenizer.load(tmp_path).to_dict() == tokenizer.to_dict()
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "added_tokens.json"])
+def test_where_two_files_disagree_the_one_counts_that_does_in_transformers(small, name, after):
+    theirs_of(small).save_pretrained(small)
+    content = json.loads((small / "tokenizer.json").read_text(encoding="utf-8"))
+    for row in content["added_tokens"]:
+        row["normalized"] = after
+    content["added_tokens"].append(token("cat", after, id=518, special=False))
+    (small / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    rows = {"517": token(STOP, not after, special=True), "518": token("cat", not after)}
+    other = {"cat": 518} if name == "added_tokens.json" else {"added_tokens_decoder": rows}
+    (small / name).write_text(json.dumps(other))
+    (small / "special_tokens_map.json").write_text(json.dumps({"pad_token": "!"}))
+    assert_same(ClipTokenizer.load(small), theirs_of(small), [*CALLS, "Cat cat CAT"])
 
 
 def test_arguments_survive_json(ours):
