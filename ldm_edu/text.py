@@ -153,8 +153,7 @@ class TextBlock(nn.Module):
 class TextEncoder(nn.Module):
     """Token ids (B, N) int64 -> context (B, N, width): a transformer (Radford et al. 2021).
 
-    No token is masked as padding: the model learns what the end tokens mean, as Stable
-    Diffusion does.
+    No token is masked as padding: the model learns what end tokens mean, as Stable Diffusion's.
     """
 
     def __init__(self, config: TextEncoderConfig):
