@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,9 +23,10 @@ from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
 from ldm_edu.errors import InputError, StorageError
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.schedule import Grid, NoiseSchedule
-from ldm_edu.stable_diffusion import load_stable_diffusion, save_stable_diffusion
+from ldm_edu.stable_diffusion import compvis, load_stable_diffusion, save_stable_diffusion
 from ldm_edu.stable_diffusion.key_map import key_map
 from ldm_edu.stable_diffusion.settings import read_autoencoder, read_unet
+from ldm_edu.stable_diffusion.tensors import StoredTensor
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.unet import UNet, UNetConfig
 
@@ -431,6 +434,39 @@ def test_nothing_is_overwritten(plain, tmp_path):
     (tmp_path / "empty").mkdir()
     save_stable_diffusion(plain.ours, tmp_path / "empty")
     assert (tmp_path / "empty" / "model_index.json").is_file()
+
+
+def test_the_published_file_is_understood_from_its_shapes(plain, tmp_path, monkeypatch):
+    """Full size, both layouts: sizes, and a place for every tensor with none left over."""
+    fixture = Path(__file__).parent / "fixtures" / "sd15_state_dict_shapes.json"
+    shapes = json.loads(fixture.read_text())
+
+    def stored(found):
+        return {
+            name: StoredTensor(tmp_path, name, "F32", (*s,), 0) for name, s in found.items()
+        }
+
+    monkeypatch.setattr(compvis, "stored_tensors", lambda path: stored(shapes["ldm"]))
+    one_file = compvis.read_file(tmp_path / "v1-5.safetensors", plain.folder / "tokenizer")
+    text = replace(TextEncoderConfig.stable_diffusion_v1(), hidden=3072)
+    assert one_file.unet == UNetConfig.stable_diffusion_v1()
+    assert one_file.autoencoder == AutoencoderConfig()
+    assert one_file.text_encoder == text
+    assert one_file.image_size == 512
+    parts = {part: stored(shapes["diffusers"][folder]) for part, folder in FOLDERS.items()}
+    folder = replace(one_file, layout="diffusers", tensors=parts)
+    with torch.device("meta"):
+        modules = {
+            "unet": UNet(UNetConfig.stable_diffusion_v1()),
+            "autoencoder": Autoencoder(AutoencoderConfig()),
+            "text_encoder": TextEncoder(text),
+        }
+    for published in (one_file, folder):
+        places = {p: published.find(p, module) for p, module in modules.items()}
+        assert [len(found) for found in places.values()] == [686, 248, 196]
+        for part, found in places.items():
+            for name, value in modules[part].named_parameters():
+                assert found[name].shape in (value.shape, (*value.shape, 1, 1))
 
 
 def test_the_published_sizes_are_known():

@@ -58,7 +58,7 @@ class Published:
                 "autoencoder": Autoencoder(self.autoencoder),
                 "text_encoder": TextEncoder(self.text_encoder),
             }
-        found = {part: self._find(part, module) for part, module in modules.items()}
+        found = {part: self.find(part, module) for part, module in modules.items()}
         for part, module in modules.items():
             wide = part == "autoencoder" and dtype.itemsize < 4
             _fill(module, found[part], device, torch.float32 if wide else dtype)
@@ -97,7 +97,9 @@ class Published:
                 f"encoder makes {width}; {SUPPORTED}"
             )
 
-    def _find(self, part: str, module: nn.Module) -> dict[str, StoredTensor]:
+    def find(self, part: str, module: nn.Module) -> dict[str, StoredTensor]:
+        """{our name: where it lies}. Raises CheckpointError unless each of the module's tensors
+        is there in its shape, and no other."""
         own, stored = module.state_dict(), self.tensors[part]
         names = key_map(part, own, module.config, self.layout)
         shapes = {theirs: tuple(own[ours].shape) for ours, theirs in names.items()}
