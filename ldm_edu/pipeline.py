@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ldm_edu import checkpoint, samplers
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
+from ldm_edu.bpe import ClipTokenizer
 from ldm_edu.diffusion import (
     Parameterisation,
     Predict,
@@ -45,7 +46,7 @@ class LatentDiffusion:
         schedule: NoiseSchedule,
         parameterisation: Parameterisation = "v",
         image_size: int = 32,
-        tokenizer: WordTokenizer | None = None,
+        tokenizer: WordTokenizer | ClipTokenizer | None = None,
         text_encoder: TextEncoder | None = None,
         guidance: float = 2.0,
         grid: Grid | None = None,
@@ -247,7 +248,8 @@ class LatentDiffusion:
         }
         tokenizer = None
         if "tokenizer" in config:
-            tokenizer = WordTokenizer(**config["tokenizer"])
+            kind = ClipTokenizer if "merges" in config["tokenizer"] else WordTokenizer
+            tokenizer = kind(**config["tokenizer"])
             parts["text_encoder"] = TextEncoder(TextEncoderConfig(**config["text_encoder"]))
         for name, module in parts.items():
             checkpoint.load_into(module, tensors[name], name)

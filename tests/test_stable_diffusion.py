@@ -25,6 +25,7 @@ from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.stable_diffusion import compvis, load_stable_diffusion, save_stable_diffusion
 from ldm_edu.stable_diffusion.key_map import key_map
+from ldm_edu.stable_diffusion.published import GRID, SCHEDULE
 from ldm_edu.stable_diffusion.settings import read_autoencoder, read_unet
 from ldm_edu.stable_diffusion.tensors import StoredTensor
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
@@ -300,6 +301,15 @@ def test_v_prediction(tmp_path):
 
 
 # ---- and back
+
+
+def test_our_own_checkpoint_keeps_it_whole(plain, tmp_path):
+    loaded = load_stable_diffusion(plain.folder, device="cpu")
+    loaded.save(tmp_path / "checkpoint")
+    again = LatentDiffusion.load(tmp_path / "checkpoint", device="cpu")
+    assert (again.schedule, again.grid, again.guidance) == (SCHEDULE, GRID, 7.5)
+    options = {"prompt": "a red cat", "steps": 2, "seed": 1}
+    assert torch.equal(again.sample(**options), loaded.sample(**options))
 
 
 def test_a_saved_folder_holds_the_same_tensors_and_settings(pair, tmp_path):

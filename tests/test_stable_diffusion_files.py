@@ -137,6 +137,8 @@ def test_a_missing_file(folder, name):
 
 def test_folders_that_are_no_model(tmp_path):
     refuse(tmp_path, "has no folder unet: .*found nothing")
+    (tmp_path / "sd-v1-4.ckpt").write_bytes(pickle.dumps(Trap()))
+    refuse(tmp_path, r"sd-v1-4\.ckpt is a pickle")
     (tmp_path / "v1-5-pruned.safetensors").write_bytes(b"")
     refuse(tmp_path, r"load v1-5-pruned\.safetensors itself")
 
@@ -148,6 +150,13 @@ def test_no_such_path(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "reachable", lambda: pytest.fail("it asked the hub"))
     refuse(name, "no file or folder" if name else "has no folder unet")
+
+
+@pytest.mark.parametrize("name", [None, 5, b"model", ["model"]])
+def test_what_is_no_path(good, name):
+    refuse(name, "is a str, found")
+    if name is not None:
+        refuse(good, "is a str, found", tokenizer=name)
 
 
 # ---- other models

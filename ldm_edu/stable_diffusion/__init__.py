@@ -38,6 +38,9 @@ def load_stable_diffusion(
     Raises InputError for arguments that cannot be, CheckpointError for a missing, damaged or
     unsafe file, and for another model than Stable Diffusion v1.
     """
+    for given in (path_or_hub_name, "" if tokenizer is None else tokenizer):
+        if not isinstance(given, str | os.PathLike):
+            raise InputError(f"a path or a name on the hub is a str, found {given!r}")
     device = pick_device(device)
     if dtype is None:
         dtype = torch.float16 if device.type == "cuda" else torch.float32

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ldm_edu.bpe import ClipTokenizer
-from ldm_edu.checkpoint import PICKLES
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.stable_diffusion.published import SUPPORTED, Published
 from ldm_edu.stable_diffusion.scheduler import read_scheduler
@@ -97,41 +96,56 @@ def renamed(part: str, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTe
 
 
 def _recognise(folder: Path) -> None:
-    names = sorted(p.name for p in folder.iterdir())
-    other = None
-    if "text_encoder_2" in names:
-        other = "Stable Diffusion XL or later (it has two text encoders)"
-    elif "transformer" in names:
-        other = "a diffusion transformer, such as Stable Diffusion 3"
-    elif "unet" in names and "cross_attention_dim" in (
-        s := read_json(folder, "unet/config.json")
-    ):
-        linear, heads = s.get("use_linear_projection"), s.get("attention_head_dim")
-        if s["cross_attention_dim"] == 1024 or linear or isinstance(heads, list):
-            other = f"Stable Diffusion 2 (a context of {s['cross_attention_dim']})"
-    if other:
+    names = _names(folder)
+    if other := _other(folder, names):
         raise CheckpointError(f"{folder}: found {other}; {SUPPORTED}")
-    parts = [*FOLDERS.values(), "scheduler", TOKENIZER]
-    if missing := [part for part in parts if part not in names and part != TOKENIZER]:
-        found = ", ".join(names[:8]) or "nothing"
-        files = [n for n in names if n.endswith(".safetensors")]
+    parts = [*FOLDERS.values(), "scheduler"]
+    if missing := [part for part in parts if part not in names]:
+        files = [name for name in names if name.endswith(".safetensors")]
+        if not files:
+            _refuse_pickles(folder, names)
         hint = f" (load {files[0]} itself if it is the whole model)" if files else ""
         raise CheckpointError(
             f"{folder} has no folder {missing[0]}: a model in diffusers' layout has "
-            f"{', '.join(parts)}; found {found}{hint}"
+            f"{', '.join(parts)}, {TOKENIZER}; found {_listed(names)}{hint}"
         )
+
+
+def _other(folder: Path, names: list[str]) -> str | None:
+    if "text_encoder_2" in names:
+        return "Stable Diffusion XL or later (it has two text encoders)"
+    if "transformer" in names:
+        return "a diffusion transformer, such as Stable Diffusion 3"
+    unet = read_json(folder, "unet/config.json") if "unet" in names else {}
+    heads, width = unet.get("attention_head_dim"), unet.get("cross_attention_dim")
+    if width == 1024 or unet.get("use_linear_projection") or isinstance(heads, list):
+        return f"Stable Diffusion 2 (a context of {width})"
+    return None
 
 
 def _weights(folder: Path, stem: str, half: bool) -> Path:
     for ending in weight_files(half):
         if (path := folder / f"{stem}{ending}").is_file():
             return path
-    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    names = _names(folder)
+    _refuse_pickles(folder, names)
+    raise CheckpointError(f"{folder} has no {stem}.safetensors: found {_listed(names)}")
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder}: {error.strerror}") from None
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) or "nothing"
+
+
+def _refuse_pickles(folder: Path, names: list[str]) -> None:
     for name in names:
-        if Path(name).suffix in PICKLES:
-            refuse_pickle(folder / name)
-    found = ", ".join(names) or "nothing"
-    raise CheckpointError(f"{folder} has no {stem}.safetensors: found {found}")
+        refuse_pickle(folder / name)
 
 
 def _settings(folder: Path, name: str, read) -> Any:
