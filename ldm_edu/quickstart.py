@@ -109,9 +109,13 @@ def quickstart(plan: Plan, out: Path, resume: bool = False) -> LatentDiffusion:
     size = train_set.images.shape[-1]
     pipe = join(recipe, autoencoder, *denoiser, size)
     pipe.save(out / "model", command=plan.command, data=plan.data)
-    prompts = test_set.captions[: _JUDGED if plan.data == "shapes" else _SHOWN]
+    count = _JUDGED if plan.data == "shapes" else _SHOWN
+    captions = test_set.captions
+    prompts = (
+        None if pipe.tokenizer is None else [captions[i % len(captions)] for i in range(count)]
+    )
     sampling = {"prompt": prompts, "seed": plan.seed, **SAMPLING}
-    samples = to_uint8(pipe.sample(len(prompts), **sampling))
+    samples = to_uint8(pipe.sample(count, **sampling))
     grid = image_grid(samples[:_SHOWN], columns=8, scale=128 // size)
     save_png(out / "samples.png", grid)
     seconds = {s: checkpoint.read_config(out / s)["seconds"] for s in (AUTOENCODER, DIFFUSION)}

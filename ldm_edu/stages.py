@@ -90,17 +90,21 @@ def train_denoiser(
     length: int | timedelta,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> tuple[UNet, WordTokenizer, TextEncoder]:
+) -> tuple[UNet, WordTokenizer | None, TextEncoder | None]:
     """Stage two: v-prediction on scaled latents, U-Net and text encoder trained together.
 
     captions: one an image; where latents hold mirror images too, these have the same caption.
-    Returns the averaged weights. Raises Stopped after Ctrl-C, as `runs.run_stage` does.
+    Returns the averaged weights; no tokenizer and text encoder for a U-Net without a context.
+    Raises Stopped after Ctrl-C, as `runs.run_stage` does.
     """
-    schedule, tokenizer = NoiseSchedule(), WordTokenizer.of_captions(captions)
-    ids = tokenizer(captions)  # (N, length)
+    schedule, tokenizer, width = NoiseSchedule(), None, recipe.unet.context_dim
     with seeded(seed, 2):
-        sizes = TextEncoderConfig(tokenizer.vocabulary, tokenizer.length, recipe.text_width)
-        model = nn.ModuleDict({"unet": UNet(recipe.unet), "text_encoder": TextEncoder(sizes)})
+        model = nn.ModuleDict({"unet": UNet(recipe.unet)})
+        if width is not None:
+            tokenizer = WordTokenizer.of_captions(captions)
+            ids = tokenizer(captions)  # (N, length)
+            sizes = TextEncoderConfig(tokenizer.vocabulary, tokenizer.length, width)
+            model["text_encoder"] = TextEncoder(sizes)
     model = _placed(model, device)
 
     def loss_fn(model: nn.Module, step: int) -> Tensor:
@@ -109,24 +113,25 @@ def train_denoiser(
         z0 = _placed(latents.sample(index, torch.randn(shape)), device)
         t = torch.randint(1, schedule.T + 1, (len(z0),)).to(device)
         eps = torch.randn(shape).to(z0)
-        # some captions become the empty one: guidance needs the unconditional model too
-        keep = torch.rand(len(index), 1) >= recipe.caption_drop
-        words = ids[index % len(ids)].where(keep, tokenizer.end).to(device)
-        context = model["text_encoder"](words)
-        unet = model["unet"]
+        context, unet = None, model["unet"]
+        if tokenizer is not None:
+            # some captions become the empty one: guidance needs the unconditional model too
+            keep = torch.rand(len(index), 1) >= recipe.caption_drop
+            words = ids[index % len(ids)].where(keep, tokenizer.end)
+            context = model["text_encoder"](words.to(device))
         return diffusion_loss(unet, schedule, z0, t, eps, context, "v", recipe.min_snr).mean()
 
     config = TrainConfig(steps=1, lr=recipe.unet_lr, ema=recipe.ema, seed=seed)
     ema = run_stage(folder, DIFFUSION, model, loss_fn, config, length, log).ema
-    return ema["unet"], tokenizer, ema["text_encoder"]
+    return ema["unet"], tokenizer, ema["text_encoder"] if tokenizer else None
 
 
 def join(
     recipe: Recipe,
     autoencoder: Autoencoder,
     unet: UNet,
-    tokenizer: WordTokenizer,
-    text_encoder: TextEncoder,
+    tokenizer: WordTokenizer | None,
+    text_encoder: TextEncoder | None,
     image_size: int,
 ) -> LatentDiffusion:
     """The pipeline of two trained stages."""

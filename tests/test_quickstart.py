@@ -74,10 +74,18 @@ def test_leaves_weights_log_samples_and_a_page(tmp_path, capsys):
     pipe = LatentDiffusion.load(out / "model")
     assert pipe.sample(2, steps=2).shape == (2, 3, 32, 32)
     assert pipe.sample(2, steps=2, prompt="a red circle").shape == (2, 3, 32, 32)
-    assert re.search(r"accepts \d+% of 24 samples", page)
+    assert re.search(r"accepts \d+% of 256 samples", page)
     assert all(caption in page for caption in data.load("shapes", "test").captions)
     z = torch.cat([pipe.encode(x) for x in images().split(32)])
     assert abs(z.std() - 1) < 0.05  # the scale was measured on these
+
+
+def test_a_recipe_without_words_needs_no_captions(tmp_path, monkeypatch):
+    mute = replace(SMALL, unet=replace(SMALL.unet, context_dim=None))
+    monkeypatch.setattr(quickstart, "RECIPES", {"shapes": mute})
+    assert run("--steps", 2, 2, "--out", tmp_path / "run") == 0
+    pipe = LatentDiffusion.load(tmp_path / "run" / "model")
+    assert pipe.tokenizer is None and pipe.sample(2, steps=2).shape == (2, 3, 32, 32)
 
 
 def images():

@@ -230,7 +230,7 @@ def disc(radius=5.0, color=COLORS["red"], background=BACKGROUNDS["light gray"], 
         (lambda: disc(radius=9.0), "radius"),
         (lambda: disc(color=(255, 0, 255)), "color residual"),
         (lambda: disc(color=(212, 120, 122)), "color strength"),
-        (lambda: disc(power=1.0), "outline misfit"),
+        (lambda: disc(radius=6.0, power=1.0), "outline misfit"),
     ],
 )
 def test_each_limit_is_met_and_named(picture, reason):
