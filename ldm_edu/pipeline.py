@@ -1,13 +1,12 @@
 """The parts joined: noise -> denoised latent -> image."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ldm_edu import checkpoint, samplers
+from ldm_edu import checkpoint
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
 from ldm_edu.bpe import ClipTokenizer
 from ldm_edu.diffusion import (
@@ -20,12 +19,13 @@ from ldm_edu.diffusion import (
     q_sample,
 )
 from ldm_edu.errors import CheckpointError, InputError
+from ldm_edu.samplers import rule_named
 from ldm_edu.schedule import Grid, NoiseSchedule
+from ldm_edu.seeds import noise_of, noise_stream
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.unet import UNet, UNetConfig
 
 _FORMAT = "ldm_edu.LatentDiffusion"
-_SIGMA_MAX = 200.0  # sigma / alpha; DDPM and Stable Diffusion start below, the cosine above
 Prompt = str | Sequence[str] | None
 
 
@@ -111,11 +111,7 @@ class LatentDiffusion:
 
     def noise(self, n: int, seed: int = 0) -> Tensor:
         """Starting noise z_T (n, C, h, w); image i depends on (seed, i) only, not on n."""
-        return self._noise(n, seed, self.latent_shape)
-
-    def _noise(self, n: int, seed: int, shape: Sequence[int]) -> Tensor:
-        draws = [torch.randn(shape, generator=_generator(seed, i)) for i in range(n)]
-        return torch.stack(draws).to(self.device, self.dtype)
+        return noise_of(n, seed, self.latent_shape).to(self.device, self.dtype)
 
     @torch.no_grad()
     def denoise(
@@ -145,7 +141,7 @@ class LatentDiffusion:
             want = (n, *self.latent_shape)
             raise InputError(f"z_T must have shape {want}, found {tuple(z_T.shape)}")
         predict = self._predict(n, prompt, guidance)
-        timesteps, rule = self._timesteps(steps), _rule(sampler, eta)
+        timesteps, rule = self._timesteps(steps), rule_named(sampler, eta)
         yield from self._loop(predict, z_T, rule, timesteps, seed)
 
     def sample(self, n: int = 1, **options) -> Tensor:
@@ -174,7 +170,7 @@ class LatentDiffusion:
         `encode(x)`, instead of `seed`'s. The other options are those of `denoise`; prompt None
         is no condition. Raises InputError, also where no step is left.
         """
-        timesteps, rule = self._timesteps(steps), _rule(sampler, eta)
+        timesteps, rule = self._timesteps(steps), rule_named(sampler, eta)
         taken = int(steps * strength) if 0 < strength <= 1 else 0
         if taken == 0:
             raise InputError(
@@ -182,7 +178,7 @@ class LatentDiffusion:
                 f"found {strength}"
             )
         z0, timesteps = self.encode(x).to(self.dtype), timesteps[-taken:]
-        noise = self._noise(len(z0), seed, z0.shape[1:]) if noise is None else noise
+        noise = noise_of(len(z0), seed, z0.shape[1:]) if noise is None else noise
         z_t = q_sample(self.schedule, z0, timesteps[0], noise.to(z0))
         predict = self._predict(len(z0), prompt, guidance)
         *_, last = self._loop(predict, z_t, rule, timesteps, seed)
@@ -194,7 +190,7 @@ class LatentDiffusion:
     def _loop(
         self, predict: Predict, z_t: Tensor, rule: Rule, timesteps: list[int], seed: int
     ) -> Iterator[State]:
-        randn = _stream(len(z_t), seed)
+        randn = noise_stream(len(z_t), seed)
         z_t = z_t.to(self.device, self.dtype)
         return denoise(predict, self.schedule, z_t, rule, timesteps, randn, self.grid.final)
 
@@ -280,33 +276,3 @@ def pick_device(device: str = "auto") -> torch.device:
 
 def _like(x: Tensor, like: Tensor) -> Tensor:  # bytes stay bytes, and are refused
     return x.to(like) if x.is_floating_point() else x.to(like.device)
-
-
-def _rule(sampler: str, eta: float) -> Rule:
-    rules = {
-        "ddpm": samplers.ddpm,
-        "ddim": partial(samplers.ddim, eta=eta),
-        "dpm++": samplers.dpmpp,
-        "heun": partial(samplers.heun, sigma_max=_SIGMA_MAX),
-        "plms": partial(samplers.plms, sigma_max=_SIGMA_MAX),
-    }
-    if sampler not in rules:
-        raise InputError(f"sampler must be one of {list(rules)}, found {sampler!r}")
-    if eta != 0 and sampler != "ddim":
-        raise InputError(f"only the sampler 'ddim' takes an eta, found {eta} for {sampler!r}")
-    return rules[sampler]
-
-
-def _generator(seed: int, i: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
-
-
-def _stream(n: int, seed: int) -> Callable[[Tensor], Tensor]:
-    """randn(like) whose image i depends on (seed, i) only."""
-    generators = [_generator(seed + 500_009, i) for i in range(n)]
-
-    def randn(like: Tensor) -> Tensor:
-        rows = [torch.randn(like.shape[1:], generator=g) for g in generators]
-        return torch.stack(rows).to(like)
-
-    return randn

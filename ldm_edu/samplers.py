@@ -18,11 +18,34 @@ from the steps before, and DPM-Solver++ extrapolates z0_hat instead. DDPM draws 
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
 from ldm_edu.errors import InputError
 from ldm_edu.schedule import NoiseSchedule
+
+SIGMA_MAX = 200.0  # sigma / alpha; DDPM and Stable Diffusion start below, the cosine above
+
+
+def rule_named(name: str, eta: float = 0.0) -> Callable[..., Tensor]:
+    """The rule of a sampler: "ddpm", "ddim" (with `eta`), "dpm++", "heun" or "plms".
+
+    Raises InputError for another name, or an eta that is not for DDIM.
+    """
+    rules = {
+        "ddpm": ddpm,
+        "ddim": partial(ddim, eta=eta),
+        "dpm++": dpmpp,
+        "heun": partial(heun, sigma_max=SIGMA_MAX),
+        "plms": partial(plms, sigma_max=SIGMA_MAX),
+    }
+    if name not in rules:
+        raise InputError(f"sampler must be one of {list(rules)}, found {name!r}")
+    if eta != 0 and name != "ddim":
+        raise InputError(f"only the sampler 'ddim' takes an eta, found {eta} for {name!r}")
+    return rules[name]
 
 
 def ddpm(schedule: NoiseSchedule, z_t: Tensor, s: int, history, predict, randn) -> Tensor:

@@ -18,6 +18,7 @@ SCIENCE = MODELS | {
     "bpe_files",
     "characters",
     "schedule",
+    "seeds",
     "diffusion",
     "samplers",
     "layers",
@@ -45,6 +46,7 @@ ALLOWED = {
     "losses": set(),
     "pca": set(),
     "schedule": set(),
+    "seeds": set(),
     # models and diffusion do not know each other
     "autoencoder": {"layers", "pca"},
     "bpe": {"bpe_files", "characters"},
@@ -56,7 +58,7 @@ ALLOWED = {
     "latents": {"autoencoder"},
     "training": set(),
     "metrics": set(),
-    "pipeline": MODELS | {"checkpoint", "diffusion", "samplers", "schedule"},
+    "pipeline": MODELS | {"checkpoint", "diffusion", "samplers", "schedule", "seeds"},
     "pretrained": MODELS | {"checkpoint", "pipeline", "schedule"},
     "stable_diffusion": MODELS | {"checkpoint", "data", "diffusion", "pipeline", "schedule"},
     # a run of the quick start
