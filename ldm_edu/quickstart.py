@@ -22,7 +22,7 @@ from ldm_edu.stages import (
 )
 
 # with fresh noise at each step a young denoiser mends its own mistakes; DDIM keeps them
-SAMPLING = {"sampler": "ddpm", "steps": 300}
+SAMPLING = {"sampler": "ddpm", "steps": 200}
 _SHOWN, _JUDGED = 64, 256  # samples in the picture; samples of shapes that the judge reads
 
 
