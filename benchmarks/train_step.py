@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ldm_edu import Autoencoder, NoiseSchedule, UNet
 from ldm_edu.diffusion import diffusion_loss
 from ldm_edu.losses import autoencoder_loss
-from ldm_edu.recipes import RECIPES
+from ldm_edu.recipes import QUICKSTART
 from ldm_edu.training import TrainConfig, TrainState, train
 
 SCHEDULE = NoiseSchedule()
@@ -37,7 +37,7 @@ class Contender(NamedTuple):
 
 def denoisers(batch: int) -> list[Contender]:
     """The U-Net of the CIFAR-10 recipe, on 8x8 latents, and diffusers' unconditional one."""
-    recipe = replace(RECIPES["cifar10"].unet, context_dim=None)  # theirs reads no captions
+    recipe = replace(QUICKSTART["cifar10"].unet, context_dim=None)  # theirs reads no captions
     ours = UNet(recipe).to(memory_format=torch.channels_last)
     theirs = UNet2DModel(
         sample_size=8,
@@ -69,7 +69,7 @@ def denoisers(batch: int) -> list[Contender]:
 
 def autoencoders(batch: int) -> list[Contender]:
     """The autoencoder of the CIFAR-10 recipe, 32x32 -> 8x8, and diffusers' of the same f."""
-    recipe = RECIPES["cifar10"].autoencoder
+    recipe = QUICKSTART["cifar10"].autoencoder
     ours = Autoencoder(recipe).to(memory_format=torch.channels_last)
     theirs = AutoencoderKL(
         latent_channels=recipe.latent_channels,

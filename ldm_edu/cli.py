@@ -51,6 +51,22 @@ def _parser() -> argparse.ArgumentParser:
     quick.add_argument("--resume", action="store_true", help="go on with the run in --out")
     quick.set_defaults(run=_quickstart)
 
+    train = commands.add_parser(
+        "train",
+        help="train one stage of a shipped model again, or of your own length",
+        description="First the autoencoder, then, in the same folder, the diffusion model: "
+        "its weights are in DIR/model at the end.",
+    )
+    train.add_argument("stage", choices=("autoencoder", "diffusion"))
+    train.add_argument("--recipe", required=True, help="shapes, cifar10 or celeba64")
+    train.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie on disk")
+    train.add_argument("--steps", type=int, help="default: the recipe's, an hour or two in all")
+    train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE-trained")
+    train.add_argument("--seed", type=int, default=0, help="default: 0")
+    train.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    train.add_argument("--resume", action="store_true", help="go on with the stage in --out")
+    train.set_defaults(run=_train)
+
     sample = commands.add_parser("sample", help="draw pictures from a trained model")
     sample.add_argument("model", help="a model folder, such as runs/shapes/model")
     sample.add_argument("--out", type=Path, required=True, metavar="FILE.png")
@@ -93,6 +109,21 @@ def _quickstart(options: argparse.Namespace) -> None:
     print(
         f"Pictures: {out / 'samples.png'}\nThe whole story, in a browser: {out / 'report.html'}"
     )
+
+
+def _train(options: argparse.Namespace) -> None:
+    from ldm_edu.train_model import Training, train_stage
+
+    training = Training(options.recipe, options.seed)
+    out = options.out or Path("runs") / f"{options.recipe}-trained"
+    names = ("root", "steps", "resume", "device")
+    settings = {name: getattr(options, name) for name in names}
+    try:
+        train_stage(options.stage, training, out, **settings)
+    except KeyboardInterrupt as stopped:
+        again = f"{training.command(options.stage)} --resume --out {out}"
+        raise KeyboardInterrupt(f"{stopped or 'interrupted'}; go on with: {again}") from None
+    print(f"Trained: {out / ('model' if options.stage == 'diffusion' else options.stage)}")
 
 
 def _sample(options: argparse.Namespace) -> None:

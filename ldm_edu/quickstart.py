@@ -6,11 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from ldm_edu import checkpoint, data
+from ldm_edu.data.shapes import one_object
 from ldm_edu.errors import CheckpointError, InputError, StorageError
 from ldm_edu.images import image_grid, save_png, to_uint8, write_atomic
 from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.quickstart_report import write_quickstart_report
-from ldm_edu.recipes import RECIPES
+from ldm_edu.recipes import QUICKSTART
 from ldm_edu.runs import Log
 from ldm_edu.stages import (
     AUTOENCODER,
@@ -38,9 +39,9 @@ class Plan:
     device: str = "auto"
 
     def __post_init__(self):
-        if self.data not in RECIPES:
+        if self.data not in QUICKSTART:
             raise InputError(
-                f"data set {self.data!r} is unknown; use one of {', '.join(RECIPES)}"
+                f"data set {self.data!r} is unknown; use one of {', '.join(QUICKSTART)}"
             )
         if not 0 < self.minutes < float("inf"):
             raise InputError(f"minutes must be more than 0, found {self.minutes:g}")
@@ -88,9 +89,10 @@ def quickstart(plan: Plan, out: Path, resume: bool = False) -> LatentDiffusion:
         raise InputError(
             f"{out} already exists: add --resume to go on with it, or name another"
         )
-    recipe, device = RECIPES[plan.data], pick_device(plan.device)
-    train_set = data.load(plan.data, "train", plan.root)
-    test_set = data.load(plan.data, "test", plan.root)
+    recipe, device = QUICKSTART[plan.data], pick_device(plan.device)
+    train_set, test_set = (data.load(plan.data, split, plan.root) for split in data.SPLITS)
+    if recipe.one_object:
+        train_set, test_set = one_object(train_set), one_object(test_set)
     if not resume:
         _write_plan(plan, out)
     log = Log(out / "log.jsonl")

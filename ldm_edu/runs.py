@@ -101,6 +101,14 @@ def _steps_within(
     return max(2, round(time_left.total_seconds() / per_step))
 
 
+def finished(folder: Path) -> bool:
+    """Whether `folder` holds a stage that was trained to its last step."""
+    if not checkpoint.exists(folder):
+        return False
+    config = checkpoint.read_config(folder)
+    return config["step"] == config["train"]["steps"]
+
+
 class Log:
     """`log.jsonl`: one line a step, {"stage", "step", "loss"}, in order, none twice."""
 

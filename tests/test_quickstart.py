@@ -11,24 +11,26 @@ import torch
 
 from ldm_edu import LatentDiffusion, cli, data, quickstart, recipes, stages
 from ldm_edu.autoencoder import AutoencoderConfig
+from ldm_edu.data.judge import judge
 from ldm_edu.data.shapes import make
 from ldm_edu.unet import UNetConfig
 
 LOAD = data.load
 SMALL = replace(
-    recipes.RECIPES["shapes"],
+    recipes.QUICKSTART["shapes"],
     autoencoder=AutoencoderConfig(
         latent_channels=4, channels=(8, 8), blocks=1, patch=2, groups=4, linear=True
     ),
     unet=UNetConfig(4, 4, channels=(8, 8), blocks=1, groups=4, context_dim=64, dropout=0.2),
     batch_size=8,
+    one_object=False,
 )
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Fewer pictures and smaller networks, by the same path."""
-    monkeypatch.setattr(quickstart, "RECIPES", {"shapes": SMALL})
+    monkeypatch.setattr(quickstart, "QUICKSTART", {"shapes": SMALL})
     monkeypatch.setattr(quickstart, "SAMPLING", {"sampler": "ddpm", "steps": 3})
     pictures = {s: make(n, seed=n) for s, n in (("train", 96), ("test", 24))}
     monkeypatch.setattr(data, "load", lambda name, split="train", root=None: pictures[split])
@@ -82,10 +84,26 @@ def test_leaves_weights_log_samples_and_a_page(tmp_path, capsys):
 
 def test_a_recipe_without_words_needs_no_captions(tmp_path, monkeypatch):
     mute = replace(SMALL, unet=replace(SMALL.unet, context_dim=None))
-    monkeypatch.setattr(quickstart, "RECIPES", {"shapes": mute})
+    monkeypatch.setattr(quickstart, "QUICKSTART", {"shapes": mute})
     assert run("--steps", 2, 2, "--out", tmp_path / "run") == 0
     pipe = LatentDiffusion.load(tmp_path / "run" / "model")
     assert pipe.tokenizer is None and pipe.sample(2, steps=2).shape == (2, 3, 32, 32)
+
+
+def test_five_minutes_are_spent_on_pictures_of_one_object(tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "QUICKSTART", {"shapes": replace(SMALL, one_object=True)})
+    seen, loss = [], stages.autoencoder_loss
+
+    def looking(x, *args):
+        seen.append(x)
+        return loss(x, *args)
+
+    monkeypatch.setattr(stages, "autoencoder_loss", looking)
+    pictures = {s: make(n, seed=n) for s, n in (("train", 96), ("test", 64))}
+    monkeypatch.setattr(data, "load", lambda name, split="train", root=None: pictures[split])
+    assert run("--steps", 3, 2, "--out", tmp_path / "run") == 0
+    verdicts = judge(((torch.cat(seen) + 1) * 127.5).round().byte())
+    assert len(verdicts) >= 3 * 8 and all(len(v.objects) == 1 for v in verdicts)
 
 
 def images():

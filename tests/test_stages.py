@@ -14,7 +14,7 @@ from ldm_edu.unet import UNetConfig
 
 CAPTIONS = ["a red circle", "a blue circle"] * 32
 RECIPE = replace(
-    recipes.RECIPES["cifar10"],
+    recipes.QUICKSTART["cifar10"],
     unet=UNetConfig(2, 2, channels=(8, 8), blocks=1, heads=2, groups=4, context_dim=8),
     batch_size=16,
     unet_lr=5e-3,

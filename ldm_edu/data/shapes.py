@@ -36,6 +36,7 @@ __all__ = [
     "held_out",
     "load_split",
     "make",
+    "one_object",
     "parse",
     "random_scene",
     "random_scenes",
@@ -75,6 +76,16 @@ def load_split(split: str) -> ImageDataset:
     """
     count, seed, combinations = SPLITS[split]
     return make(count, seed, combinations)._replace(split=split)
+
+
+def one_object(dataset: ImageDataset) -> ImageDataset:
+    """The pictures of `dataset` that show a single object: about half of them."""
+    single = [i for i, text in enumerate(dataset.captions) if len(parse(text).objects) == 1]
+    return dataset._replace(
+        images=dataset.images[single],
+        captions=[dataset.captions[i] for i in single],
+        labels=dataset.labels[single],
+    )
 
 
 def random_scene(seed: int, index: int = 0, held_out: str = "any") -> Scene:

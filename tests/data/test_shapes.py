@@ -24,7 +24,7 @@ from ldm_edu.data.scenes import (
     held_out,
     parse,
 )
-from ldm_edu.data.shapes import make, random_scene, random_scenes, render
+from ldm_edu.data.shapes import make, one_object, random_scene, random_scenes, render
 from ldm_edu.errors import InputError
 
 objects = st.builds(
@@ -253,6 +253,15 @@ def test_held_out_combinations_are_left_out_or_kept_alone():
 def test_bad_arguments_of_make(arguments, name):
     with pytest.raises(InputError, match=f"^{name} is "):
         make(**arguments)
+
+
+def test_one_object_keeps_the_single_ones_whole_and_in_order():
+    whole = make(60, seed=3)
+    single = one_object(whole)
+    kept = [i for i, text in enumerate(whole.captions) if " and " not in text]
+    assert 0 < len(kept) < 60 and single.captions == [whole.captions[i] for i in kept]
+    assert torch.equal(single.images, whole.images[kept])
+    assert torch.equal(single.labels, whole.labels[kept])
 
 
 def test_load_gives_the_two_splits():
