@@ -36,6 +36,7 @@ class UNetConfig:
     groups: int = 32  # of the group norms
     dropout: float = 0.0
     time_shift: int = 0  # added to t: -1 for weights that know our t as t - 1
+    coordinates: bool = False  # tell each position where it is; else it has the borders only
 
     def __post_init__(self):
         for name in ("channels", "attention"):  # JSON has only lists
@@ -94,7 +95,7 @@ class UNet(nn.Module):
             return [SpatialTransformer(*args) for _ in range(n)]
 
         self.time = TimeEmbedding(c.channels[0])
-        self.conv_in = nn.Conv2d(c.in_channels, c.channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(c.in_channels + 2 * c.coordinates, c.channels[0], 3, padding=1)
 
         self.down, skips, last = nn.ModuleList(), [c.channels[0]], len(c.channels) - 1
         width = c.channels[0]
@@ -127,7 +128,7 @@ class UNet(nn.Module):
         """
         self._check(z_t, t, context)
         time = F.silu(self.time(t + self.config.time_shift))  # (B, 4 channels[0])
-        h = self.conv_in(z_t)
+        h = self.conv_in(_placed(z_t) if self.config.coordinates else z_t)
         skips = [h]
         for level in self.down:
             for i in range(len(level.res)):
@@ -165,3 +166,14 @@ class UNet(nn.Module):
         ):
             want = f"({shape[0]}, N, {c.context_dim})"
             raise InputError(f"context must be {want}, found {tuple(context.shape)}")
+
+
+def _placed(z_t: Tensor) -> Tensor:
+    """z_t with each position's y and x in [-1, 1] as two more channels (B, C + 2, H, W).
+
+    CoordConv (Liu et al. 2018, arXiv 1807.03247).
+    """
+    B, _, H, W = z_t.shape
+    y, x = (torch.linspace(-1, 1, n, dtype=z_t.dtype, device=z_t.device) for n in (H, W))
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(B, -1, -1, -1)
+    return torch.cat([z_t, grid], dim=1)

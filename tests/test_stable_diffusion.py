@@ -352,15 +352,23 @@ def test_diffusers_loads_what_is_saved_and_makes_the_same_images(pair, tmp_path)
     same(found.double(), expected, 1e-6)
 
 
-def small(tokenizer, grid, time_shift=0, schedule=None, parameterisation="v", **changes):
+def small(
+    tokenizer, grid, time_shift=0, schedule=None, parameterisation="v", coordinates=False, **vae
+):
     """A model of this course's own making, with CLIP's kind of words."""
     c = TextEncoderConfig(
         tokenizer.vocabulary, 77, width=16, causal=True, activation="gelu", hidden=24
     )
     unet = UNetConfig(
-        channels=(8, 16), heads=2, groups=4, context_dim=16, time_shift=time_shift, blocks=1
+        channels=(8, 16),
+        heads=2,
+        groups=4,
+        context_dim=16,
+        time_shift=time_shift,
+        blocks=1,
+        coordinates=coordinates,
     )
-    vae = AutoencoderConfig(channels=(4, 8), groups=2, blocks=1, **changes)
+    vae = AutoencoderConfig(channels=(4, 8), groups=2, blocks=1, **vae)
     parts = [filled(m, i).double() for i, m in enumerate([Autoencoder(vae), UNet(unet)])]
     text = filled(TextEncoder(c), 2).double()
     schedule = schedule or NoiseSchedule("cosine", 1000)
@@ -411,6 +419,7 @@ def test_the_cosine_schedule_goes_back_and_forth(plain, tmp_path):
     [
         ({"patch": 2}, "patch = 2"),
         ({"linear": True}, "linear = True"),
+        ({"coordinates": True}, "coordinates = True"),
         ({"grid": Grid("leading", 0, 0)}, "offset is 1"),
         ({"grid": Grid("trailing", 0, 3)}, "final level 0 or 1"),
     ],

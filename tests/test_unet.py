@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,17 @@ def test_time_shift_is_where_time_starts():
     z_t, t = torch.randn(2, 4, 4, 4), torch.tensor([1, 1000])
     assert torch.equal(shifted.eval()(z_t, t), model(z_t, t - 1))
     assert UNetConfig.stable_diffusion_v1().time_shift == -1
+
+
+def test_coordinates_are_two_more_channels_of_what_goes_in():
+    """The same network, told -1..1 down and across by hand."""
+    placed = filled(UNet(replace(TINY, coordinates=True)))
+    by_hand = UNet(replace(TINY, in_channels=5)).eval()
+    by_hand.load_state_dict(placed.state_dict())
+    z_t, t = torch.randn(2, 3, 4, 2), torch.tensor([1, 500])
+    down, across = torch.tensor([-1, -1 / 3, 1 / 3, 1]), torch.tensor([-1.0, 1.0])
+    grid = torch.stack([down[:, None].expand(4, 2), across.expand(4, 2)]).expand(2, 2, 4, 2)
+    torch.testing.assert_close(placed(z_t, t), by_hand(torch.cat([z_t, grid], dim=1), t))
 
 
 def test_every_parameter_gets_a_gradient():

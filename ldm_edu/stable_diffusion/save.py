@@ -41,8 +41,8 @@ MODEL_INDEX = {
 def save_stable_diffusion(pipe: LatentDiffusion, folder: str | os.PathLike[str]) -> None:
     """Write a folder that diffusers' StableDiffusionPipeline.from_pretrained loads.
 
-    Any model fits that has CLIP's kind of tokenizer and text encoder and an autoencoder without
-    this course's own `patch` and `linear`. What diffusers has no setting for, times from 1 and
+    Any model fits that has CLIP's kind of tokenizer and text encoder and none of this
+    course's own `patch`, `linear` and `coordinates`. What diffusers has no setting for, times from 1 and
     a latent scale a channel, goes into the weights. The folder appears when it is complete.
     Raises InputError for another model, StorageError if the disk refuses or the folder exists.
     """
@@ -84,6 +84,8 @@ def _configs(pipe: LatentDiffusion) -> dict[str, dict[str, Any]]:
             f"diffusers has no autoencoder with patch = {c.patch}, linear = {c.linear}; "
             "only patch = 1, linear = False"
         )
+    if pipe.unet.config.coordinates:
+        raise InputError("diffusers has no U-Net with coordinates = True; only False")
     size, scale = pipe.image_size, _one_scale(pipe.autoencoder)
     scheduler = write_scheduler(pipe.schedule, pipe.parameterisation, pipe.grid)
     return {
