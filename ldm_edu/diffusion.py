@@ -84,19 +84,24 @@ def loss_weight(
     t: Tensor,
     parameterisation: Parameterisation,
     min_snr: float | None = None,
+    snr_floor: float = 0.0,
 ) -> Tensor:
     """Weight of the squared error at t, (B,); 1 where `min_snr` is None.
 
     With gamma = min_snr, min(SNR, gamma) on the error of x0 (Hang et al. 2023, arXiv
     2303.09556); an error of eps is SNR times, one of v SNR + 1 times that of x0, hence the
-    division.
+    division. No level weighs less than `snr_floor` on x0: with 0, those near pure noise, where
+    captions decide most, count for nothing (Salimans & Ho 2022, sec. 4, truncate at 1).
+    Raises InputError unless 0 <= snr_floor <= min_snr.
     """
     snr = schedule.snr.to(t.device)[t]
     if min_snr is None:
         return torch.ones_like(snr)
+    if not 0 <= snr_floor <= min_snr:
+        raise InputError(f"need 0 <= snr_floor <= min_snr, found {snr_floor}, {min_snr}")
     _check_parameterisation(parameterisation)
     per_x0 = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1}[parameterisation]
-    return snr.clamp(max=min_snr) / per_x0
+    return snr.clamp(snr_floor, min_snr) / per_x0
 
 
 def diffusion_loss(
@@ -108,6 +113,7 @@ def diffusion_loss(
     context: Tensor | None = None,
     parameterisation: Parameterisation = "v",
     min_snr: float | None = None,
+    snr_floor: float = 0.0,
 ) -> Tensor:
     """Squared error of the prediction at levels t, one value a sample: (B,) (LDM eq. 2).
 
@@ -120,7 +126,8 @@ def diffusion_loss(
     _check_prediction(prediction, z_t, parameterisation)
     target = {"eps": eps, "x0": z0, "v": velocity(schedule, z0, t, eps)}[parameterisation]
     error = (prediction - target).square().flatten(1).mean(1)  # (B,)
-    return loss_weight(schedule, t, parameterisation, min_snr).to(error) * error
+    weight = loss_weight(schedule, t, parameterisation, min_snr, snr_floor)
+    return weight.to(error) * error
 
 
 def guide(unconditional: Tensor, conditional: Tensor, w: float) -> Tensor:

@@ -25,6 +25,7 @@ class Recipe:
     unet_lr: float = 1e-3
     kl_weight: float = 1e-6  # LDM's, on the sum over an image
     min_snr: float | None = 5.0
+    snr_floor: float = 0.0  # above 0, levels near pure noise count, where captions decide
     latent_noise: float = 0.1  # most noise a decoder learns to bear, in stds of the latent
     caption_drop: float = 0.1  # share of captions emptied in training, for guidance
     guidance: float = 2.0  # what the model samples with unless told otherwise

@@ -1,5 +1,6 @@
 """The two stages of latent diffusion, trained on a data set: autoencoder, then denoiser."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ldm_edu.training import TrainConfig, batch_index, seeded
 from ldm_edu.unet import UNet
 
 AUTOENCODER, DIFFUSION = "autoencoder", "diffusion"  # as folders and the log name them
+LossFn = Callable[[nn.Module, int], Tensor]
 _PCA_IMAGES = 2000
 
 
@@ -91,13 +93,32 @@ def train_denoiser(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[UNet, WordTokenizer | None, TextEncoder | None]:
-    """Stage two: v-prediction on scaled latents, U-Net and text encoder trained together.
+    """Stage two: the task of `denoiser_task`, trained in `folder`.
 
-    captions: one an image; where latents hold mirror images too, these have the same caption.
     Returns the averaged weights; no tokenizer and text encoder for a U-Net without a context.
     Raises Stopped after Ctrl-C, as `runs.run_stage` does.
     """
+    model, loss_fn, tokenizer = denoiser_task(recipe, latents, captions, seed, device)
+    config = TrainConfig(steps=1, lr=recipe.unet_lr, ema=recipe.ema, seed=seed)
+    ema = run_stage(folder, DIFFUSION, model, loss_fn, config, length, log).ema
+    return ema["unet"], tokenizer, ema["text_encoder"] if tokenizer else None
+
+
+def denoiser_task(
+    recipe: Recipe,
+    latents: LatentSet,
+    captions: list[str],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[nn.ModuleDict, LossFn, WordTokenizer | None]:
+    """What stage two trains: v-prediction on scaled latents, U-Net and text encoder together.
+
+    captions: one an image; where latents hold mirror images too, these have the same caption.
+    Returns the model {"unet", and for a U-Net with a context "text_encoder"}, its loss at a
+    step, loss_fn(model, step), and the tokenizer of the captions or None.
+    """
     schedule, tokenizer, width = NoiseSchedule(), None, recipe.unet.context_dim
+    weights = recipe.min_snr, recipe.snr_floor
     with seeded(seed, 2):
         model = nn.ModuleDict({"unet": UNet(recipe.unet)})
         if width is not None:
@@ -119,11 +140,9 @@ def train_denoiser(
             keep = torch.rand(len(index), 1) >= recipe.caption_drop
             words = ids[index % len(ids)].where(keep, tokenizer.end)
             context = model["text_encoder"](words.to(device))
-        return diffusion_loss(unet, schedule, z0, t, eps, context, "v", recipe.min_snr).mean()
+        return diffusion_loss(unet, schedule, z0, t, eps, context, "v", *weights).mean()
 
-    config = TrainConfig(steps=1, lr=recipe.unet_lr, ema=recipe.ema, seed=seed)
-    ema = run_stage(folder, DIFFUSION, model, loss_fn, config, length, log).ema
-    return ema["unet"], tokenizer, ema["text_encoder"] if tokenizer else None
+    return model, loss_fn, tokenizer
 
 
 def join(

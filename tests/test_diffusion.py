@@ -135,21 +135,27 @@ def test_min_snr_weights_have_the_published_values():
         assert weight.item() == pytest.approx(value, rel=2e-6)
 
 
-@pytest.mark.parametrize("min_snr", [1.0, 5.0, 20.0])
-def test_min_snr_loss_is_one_function_in_all_parameterisations(min_snr):
-    """The same model, asked for eps, x0 or v, pays min(SNR, gamma) |d x0|^2."""
+@pytest.mark.parametrize(("floor", "min_snr"), [(0.0, 1.0), (0.0, 5.0), (1.0, 20.0)])
+def test_min_snr_loss_is_one_function_in_all_parameterisations(floor, min_snr):
+    """The same model, asked for eps, x0 or v, pays clamp(SNR, floor, gamma) |d x0|^2."""
     schedule, t = NoiseSchedule(), torch.tensor([1, 150, 500, 800, 1000])
     z0, eps, z0_hat = normal(5, 7), normal(5, 7, seed=1), normal(5, 7, seed=2)
     eps_hat = to_z0_eps(schedule, q_sample(schedule, z0, t, eps), t, z0_hat, "x0")[1]
     error = (z0_hat - z0).square().mean(1)
-    expected = torch.minimum(schedule.snr[t], torch.tensor(min_snr)) * error
+    expected = torch.tensor([min(max(snr, floor), min_snr) for snr in schedule.snr[t]]) * error
     for parameterisation in PARAMETERISATIONS:
         prediction = target(schedule, z0_hat, t, eps_hat, parameterisation)
         loss = diffusion_loss(
             lambda z_t, t, context, p=prediction: p,
-            schedule, z0, t, eps, None, parameterisation, min_snr,
+            schedule, z0, t, eps, None, parameterisation, min_snr, floor,
         )  # fmt: skip
         torch.testing.assert_close(loss, expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 5.1])
+def test_a_floor_lies_below_the_cap(floor):
+    with pytest.raises(InputError, match=f"snr_floor <= min_snr, found {floor}, 5.0"):
+        loss_weight(NoiseSchedule(), torch.tensor([1]), "v", 5.0, floor)
 
 
 def test_without_min_snr_every_level_weighs_one():
