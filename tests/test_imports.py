@@ -25,6 +25,7 @@ SCIENCE = MODELS | {
     "losses",
     "latents",
     "pca",
+    "pixels",
 }
 REPORT = {"report", "report_parts", "film", "chart", "images"}
 ALL_BUT_LAB = (
@@ -49,6 +50,7 @@ ALLOWED = {
     "seeds": set(),
     # models and diffusion do not know each other
     "autoencoder": {"layers", "pca"},
+    "pixels": {"autoencoder"},
     "bpe": {"bpe_files", "characters"},
     "text": {"layers"},
     "unet": {"layers"},
