@@ -87,6 +87,19 @@ TRAINED = {
         autoencoder_lr=2e-3,
         latent_noise=0.3,
     ),
-    "cifar10": replace(QUICKSTART["cifar10"], steps=(3000, 18000), flip=True, latent_noise=0.2),
-    "celeba64": replace(QUICKSTART["celeba64"], steps=(3000, 12000), latent_noise=0.2),
+    "cifar10": replace(
+        QUICKSTART["cifar10"],
+        unet=replace(QUICKSTART["cifar10"].unet, coordinates=True),
+        steps=(3000, 18000),
+        flip=True,
+        latent_noise=0.2,
+        snr_floor=0.1,
+    ),
+    "celeba64": replace(
+        QUICKSTART["celeba64"],
+        unet=replace(QUICKSTART["celeba64"].unet, coordinates=True),
+        steps=(3000, 13000),
+        latent_noise=0.2,
+        snr_floor=0.1,
+    ),
 }

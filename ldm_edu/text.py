@@ -164,7 +164,7 @@ class TextEncoder(nn.Module):
         self.blocks = nn.ModuleList(TextBlock(c) for _ in range(c.layers))
         self.norm_out = nn.LayerNorm(c.width)
         for embedding in (self.token, self.position):
-            nn.init.normal_(embedding.weight, std=0.02)
+            nn.init.normal_(embedding.weight)  # smaller, attention's mean would drown the words
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (B, N), N in 1..length, each in 0..vocabulary - 1. Raises InputError."""
