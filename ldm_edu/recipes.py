@@ -81,11 +81,12 @@ TRAINED = {
         AutoencoderConfig(
             latent_channels=4, channels=(32, 64), blocks=1, patch=2, groups=8, linear=True
         ),
-        UNetConfig(4, 4, (64, 128), blocks=1, groups=16, context_dim=128),
-        steps=(6000, 30000),
+        UNetConfig(4, 4, (48, 96), blocks=1, groups=8, context_dim=96, coordinates=True),
+        steps=(6000, 22000),
         flip=False,  # a mirrored place would belie its caption
         autoencoder_lr=2e-3,
         latent_noise=0.3,
+        snr_floor=0.3,  # a picture's layout is decided near pure noise
     ),
     "cifar10": replace(
         QUICKSTART["cifar10"],
