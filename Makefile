@@ -6,11 +6,13 @@ WORKERS ?= 2
 ARGS ?=
 
 BIN := .venv/bin
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300
+NBVAL += --nbval-sanitize-with tests/notebooks/sanitize.cfg
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),--quiet)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test mutants lab lint format clean
+.PHONY: help quickstart test mutants lab notebooks html lint format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -18,14 +20,21 @@ help: ## list the commands
 quickstart: .venv/.base ## train a small latent diffusion model and write a report
 	$(BIN)/ldm-edu quickstart $(ARGS)
 
-test: .venv/.dev ## run all tests, two files at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+test: .venv/.dev ## run all tests and notebooks, two files at a time
+	OMP_NUM_THREADS=1 LDM_EDU_SMOKE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	  $(NBVAL) $(ARGS)
 
 mutants: .venv/.dev ## break the library in named ways and see tests catch each
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 lab: .venv/.notebooks ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab notebooks $(ARGS)
+
+notebooks: .venv/.notebooks ## run the notebooks and store what they show
+	$(BIN)/python -m ldm_edu.lab.execute $(or $(ARGS),notebooks/*.ipynb)
+
+html: .venv/.notebooks ## write the notebooks as pages that need no network, into site/
+	$(BIN)/python -m ldm_edu.lab.export $(or $(ARGS),notebooks/*.ipynb)
 
 lint: .venv/.dev ## check style and format
 	$(BIN)/python -m ruff check .

@@ -23,10 +23,26 @@ STILLS = 6  # frames shown on paper and where no script runs
 
 
 @dataclass(frozen=True)
+class Dial:
+    """One more slider over a film: what it moves along, and a text for each of its places.
+
+    Raises InputError without a name, or with fewer than two places.
+    """
+
+    name: str
+    places: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or len(self.places) < 2:
+            raise InputError(f"a dial needs a name and 2 places, got {self}")
+
+
+@dataclass(frozen=True)
 class Film:
     """Frames of one size, in order, with a label for each.
 
-    Raises InputError when the parts do not fit each other.
+    With `dials`, the frames run over all their places too: first the film at the first place of
+    every dial; the last dial turns fastest. Raises InputError when the parts do not fit.
     """
 
     frames: Tensor  # (F, 3, H, W) uint8
@@ -36,6 +52,9 @@ class Film:
     start: int = 0  # the frame shown first
     panels: Sequence[str] = ()  # captions of equal columns of the frame, left to right
     name: str = "Frame"  # what the slider moves along
+    dials: Sequence[Dial] = ()  # further sliders
+    smooth: bool = False  # drawn charts, not pixels: scale them smoothly
+    width: int = 0  # CSS pixels that a frame fills at most; 0 fills the page
 
     def __post_init__(self) -> None:
         require_uint8(self.frames, "frames", "F 3 H W")
@@ -46,6 +65,21 @@ class Film:
             raise InputError(f"start must be in 0..{count - 1}, got {self.start}")
         if not self.alt.strip() or not self.name.strip():
             raise InputError(f"alt and name must be texts, got {self.alt!r}, {self.name!r}")
+        if count % self.shots:
+            places = [len(dial.places) for dial in self.dials]
+            raise InputError(f"{count} frames do not divide into dials of {places} places")
+
+    @property
+    def shots(self) -> int:
+        """Films in this film: one for each combination of the dials' places."""
+        return math.prod(len(dial.places) for dial in self.dials)
+
+
+def noise_label(t: int, alpha_bar: float) -> str:
+    """What a frame of noising says below it: t, alpha_bar and the signal-to-noise ratio."""
+    snr = alpha_bar / (1 - alpha_bar) if alpha_bar < 1 else math.inf
+    ratio = "\u221e" if snr == math.inf else f"{snr:,.0f}" if snr >= 100 else f"{snr:.2g}"
+    return f"t = {t}, \u1fb1 = {alpha_bar:.3f}, SNR = {ratio}"
 
 
 def asset(name: str) -> str:
@@ -103,7 +137,7 @@ def film_state(film: Film, quality: int = 85) -> dict[str, object]:
     """What film.js asks its model for: the sheet (WebP bytes), geometry, labels and texts."""
     sheet, geometry = sprite_sheet(film.frames)
     return {
-        "sheet": encode_webp(sheet, quality),
+        "sheet": encode_webp(sheet, quality, lossless=film.smooth),
         "mime": "image/webp",
         "geometry": geometry,
         "labels": list(film.labels),
@@ -111,6 +145,9 @@ def film_state(film: Film, quality: int = 85) -> dict[str, object]:
         "alt": film.alt,
         "name": film.name,
         "index": film.start,
+        "dials": [{"name": dial.name, "places": list(dial.places)} for dial in film.dials],
+        "smooth": film.smooth,
+        "width": film.width,
     }
 
 
@@ -123,16 +160,21 @@ def picture(image: Tensor, alt: str, quality: int = 85, lossless: bool = False) 
     )
 
 
+def stage(state: dict[str, object]) -> str:
+    """A state whose sheet is base64 text, and the empty element that film_page.js fills."""
+    # "<" could end the script element
+    packed = json.dumps(state, ensure_ascii=False).replace("<", "\\u003c")
+    return f'<script type="application/json">{packed}</script><div class="stage"></div>'
+
+
 def film_html(film: Film, quality: int = 85) -> str:
     """The film as a <figure>: its state, an empty stage, and stills for when no script runs.
 
-    The page must load film.js and start it on every `.film`, as assets/report.html does.
+    The page must hold film.js and then film_page.js, as assets/report.html does.
     All texts are escaped.
     """
     state = film_state(film, quality)
     state["sheet"] = base64.b64encode(state["sheet"]).decode()
-    # "<" could end the script element
-    packed = json.dumps(state, ensure_ascii=False).replace("<", "\\u003c")
     stills = "".join(
         f"<div>{picture(film.frames[k], f'Still frame, {film.labels[k]}', quality)}"
         f"<p>{escape(film.labels[k])}</p></div>"
@@ -140,7 +182,7 @@ def film_html(film: Film, quality: int = 85) -> str:
     )
     order = f"<p>Left to right: {escape('; '.join(film.panels))}.</p>" if film.panels else ""
     return (
-        f'<figure class="film"><script type="application/json">{packed}</script>'
-        f'<div class="stage"></div><div class="stills">{order}<div>{stills}</div></div>'
+        f'<figure class="film">{stage(state)}'
+        f'<div class="stills">{order}<div>{stills}</div></div>'
         f"<figcaption>{escape(film.caption)}</figcaption></figure>"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ldm_edu.chart import loss_chart
-from ldm_edu.film import MAT, Film, asset, film_html, pick, picture, side_by_side
+from ldm_edu.film import MAT, Film, asset, film_html, noise_label, pick, picture, side_by_side
 from ldm_edu.images import channel_images, image_grid, latent_to_rgb, write_atomic
 from ldm_edu.report_parts import Denoising, Noising, Reconstruction, Report
 
@@ -29,16 +29,10 @@ def _film(tracks: Sequence[Tensor], labels: Sequence[str], **texts: object) -> s
     return film_html(Film(frames, [labels[k] for k in kept], **texts))
 
 
-def _noise_label(t: int, alpha_bar: float) -> str:
-    snr = alpha_bar / (1 - alpha_bar) if alpha_bar < 1 else math.inf
-    ratio = "\u221e" if snr == math.inf else f"{snr:,.0f}" if snr >= 100 else f"{snr:.2g}"
-    return f"t = {t}, \u1fb1 = {alpha_bar:.3f}, SNR = {ratio}"
-
-
 def _noising(part: Noising) -> str:
     return _film(
         (part.pixels, part.decoded, part.latents_rgb),
-        [_noise_label(t, a) for t, a in zip(part.t, part.alpha_bar, strict=True)],
+        [noise_label(t, a) for t, a in zip(part.t, part.alpha_bar, strict=True)],
         name="Noise level t",
         alt="Images dissolving into noise: in pixels, in latents seen through the decoder, "
         "and the latents as colours.",
@@ -189,7 +183,7 @@ def write_report(path: str | Path, report: Report) -> Path:
         _numbers(report),
         title=escape(report.title),
         css=asset("film.css") + asset("report.css"),
-        film_js=asset("film.js"),
+        film_js=asset("film.js") + asset("film_page.js"),
         summary=_facts(report.summary),
         chain=_chain(report, rgb),
         data=_data(report),

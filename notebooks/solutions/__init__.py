@@ -1,0 +1,1 @@
+"""Worked solutions, one file a notebook. Try first: `check` and `hint` help."""

@@ -1,0 +1,237 @@
+"""Exercises: solutions pass, stubs are reported, and typical mistakes are named."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm_edu import NoiseSchedule, samplers
+from ldm_edu.diffusion import Prediction, diffusion_loss, q_sample
+from ldm_edu.errors import InputError
+from ldm_edu.lab.exercises import EXERCISES, check, hint
+from ldm_edu.lab.exercises.checking import HINTS, verdict
+
+SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
+MISTAKES = [
+    pytest.param(exercise, said, wrong, id=f"{exercise.name}: {said[:40]}")
+    for exercise in EXERCISES.values()
+    for said, wrong in exercise.mistakes.items()
+]
+
+
+def solutions() -> dict:
+    found = {}
+    for path in sorted(SOLUTIONS.glob("[a-z]*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        own = {
+            k: f for k, f in vars(module).items() if getattr(f, "__module__", "") == path.stem
+        }
+        assert not own.keys() & found.keys()
+        found |= own
+    return found
+
+
+SOLVED = solutions()
+
+
+def stub(*args):
+    raise NotImplementedError
+
+
+def test_every_exercise_has_one_solution_and_every_solution_an_exercise():
+    assert SOLVED.keys() == EXERCISES.keys()
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_solution_is_right_and_the_stub_is_not_attempted(name, capsys):
+    check(name, SOLVED[name])
+    assert capsys.readouterr().out.startswith(f"{name}: right. ")
+    check(name, stub)
+    assert capsys.readouterr().out == f"{name}: not attempted yet.\n"
+
+
+@pytest.mark.parametrize(("exercise", "said", "wrong"), MISTAKES)
+def test_a_mistake_is_named(exercise, said, wrong):
+    assert verdict(exercise, wrong) == f"not yet. {said}"
+
+
+def moved(x_t, t, eps, ab):
+    return (x_t - torch.sqrt(1 - ab[t - 1]) * eps) / torch.sqrt(ab[t - 1])
+
+
+def unrooted(model, x0, eps, t, ab):
+    a, s = ab[t, None], 1 - ab[t, None]
+    return (model(a * x0 + s * eps, t) - (a * eps - s * x0)).pow(2).mean(dim=-1)
+
+
+def flipped(model, x0, eps, t, ab):
+    a, s = ab[t, None].sqrt(), (1 - ab[t, None]).sqrt()
+    return (model(a * x0 + s * eps, t) - s * x0 - a * eps).pow(2).mean(dim=-1)
+
+
+def rising(limit, ab):
+    t = 1
+    while ab[t] / (1 - ab[t]) >= limit:
+        t += 1
+    return t + 1
+
+
+def last_above(limit, ab):
+    return max(t for t in range(1, 1001) if ab[t] / (1 - ab[t]) >= limit)
+
+
+def unmarked(channels, blocks):
+    return [channels[0]] + [c for c in channels for _ in range(blocks)]
+
+
+def overdone(channels, blocks):
+    return [channels[0]] + [c for c in channels for _ in range(blocks + 1)]
+
+
+WRITTEN = [  # as a student may write them, not as the exercises hold them
+    ("recover_x0", lambda x, t, e, ab: (x - (1 - ab[t]) * e) / ab[t].sqrt(), "square root"),
+    ("recover_x0", lambda x, t, e, ab: x / ab[t].sqrt() + (1 / ab[t] - 1).sqrt() * e, "sign"),
+    ("recover_x0", moved, "off by one"),
+    ("jump", lambda x, s, t, e, ab: ab[t].sqrt() * x + (1 - ab[t]).sqrt() * e, "were clean"),
+    ("jump", lambda x, s, t, e, ab: ab[t] / ab[s] * x + (1 - ab[t] / ab[s]) * e, "roots"),
+    ("first_below", rising, "off by one, too late"),
+    ("first_below", last_above, "off by one, too early"),
+    ("score", lambda x, x0, ab: (x - ab**0.5 * x0) / (1 - ab), "sign is swapped"),
+    ("score", lambda x, x0, ab: (ab * x0 - x) / (1 - ab), "square root is missing"),
+    ("v_loss", unrooted, "Square roots are missing"),
+    ("v_loss", flipped, "sign before x0 is swapped"),
+    ("ddim_back", lambda x, e, s, t: t / s * (x - (1 - s) * e) + (1 - t) * e, "roots"),
+    ("ddim_back", lambda x, e, s, t: t**0.5 * x + (1 - t) ** 0.5 * e, "as if it were clean"),
+    ("group_norm", lambda h, g: torch.nn.functional.group_norm(h, h.shape[1]), "each channel"),
+    ("group_norm", lambda h, g: torch.nn.functional.group_norm(h, 1), "all channels together"),
+    ("upsample", lambda h: torch.cat([torch.cat([h, h], 3)] * 2, 2), "side by side"),
+    ("upsample", lambda h: h.repeat_interleave(2, 3).repeat(1, 1, 2, 1), "rows as a block"),
+    ("skip_channels", unmarked, "after each downsampling"),
+    ("skip_channels", overdone, "the last level does not downsample"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "named"), WRITTEN)
+def test_a_typical_wrong_answer_is_named(name, answer, named):
+    said = verdict(EXERCISES[name], answer)
+    assert said.startswith("not yet. ")
+    assert named in said
+    assert "Stuck?" not in said
+
+
+def test_typical_wrong_answers_are_tried_for_every_exercise():
+    tried = [name for name, *_ in WRITTEN]
+    assert all(tried.count(name) >= 2 for name in EXERCISES)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_there_are_two_mistakes_and_three_hints_that_say_more(name):
+    exercise = EXERCISES[name]
+    assert len(exercise.mistakes) >= 2
+    assert len(set(exercise.hints)) == HINTS
+    assert all(not said.endswith((" ", ",")) for said in (*exercise.mistakes, *exercise.hints))
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda *args: None, "returns nothing"),
+        (lambda *args: "a text", "returns a str, not numbers"),
+        (lambda *args: 1 / 0, "stopped for"),
+        (lambda *args: torch.zeros(7, 7, 7), "has shape (7, 7, 7), expected"),
+    ],
+)
+def test_answers_of_another_kind_are_told(name, answer, said):
+    assert said in verdict(EXERCISES[name], answer)
+
+
+@pytest.mark.parametrize("name", ["recover_x0", "jump", "score", "group_norm"])
+def test_an_unknown_mistake_is_shown_as_found_and_expected(name):
+    said = verdict(EXERCISES[name], lambda *args: SOLVED[name](*args) + 0.01)
+    assert "found" in said
+    assert "expected" in said
+    assert f"hint('{name}', 1)" in said
+
+
+def test_an_answer_that_works_in_place_is_told():
+    def in_place(x_t, t, eps, alpha_bar):
+        right = SOLVED["recover_x0"](x_t, t, eps, alpha_bar)
+        return x_t.copy_(right)
+
+    assert "changes its argument number 1" in verdict(EXERCISES["recover_x0"], in_place)
+
+
+def test_unknown_names_and_hints_are_refused(capsys):
+    for wrong in (lambda: check("x", stub), lambda: hint("x"), lambda: hint("jump", 4)):
+        with pytest.raises(InputError):
+            wrong()
+    hint("jump", 2)
+    assert capsys.readouterr().out.startswith(f"jump, hint 2 of {HINTS}: kept = ")
+
+
+# ---- the right answers are the library's, or torch's, not only our own formula
+
+
+def test_noise_exercises_agree_with_the_library():
+    linear = NoiseSchedule("linear")
+    x0, eps, more = torch.randn(3, 4, 2, dtype=torch.float64).unbind()
+    x_s = q_sample(linear, x0, 200, eps)
+    back = SOLVED["recover_x0"](x_s, 200, eps, linear.alpha_bar)
+    assert torch.allclose(back, x0)
+    x_t = SOLVED["jump"](x_s, 200, 201, more, linear.alpha_bar)
+    beta = linear.beta[201]
+    assert torch.allclose(x_t, (1 - beta) ** 0.5 * x_s + beta**0.5 * more)  # DDPM eq. 2
+    t = SOLVED["first_below"](1.0, linear.alpha_bar)
+    assert linear.snr[t] < 1 <= linear.snr[t - 1]
+    assert t == 260
+
+
+def test_point_exercises_agree_with_the_library():
+    linear = NoiseSchedule("linear")
+    x0, eps = torch.randn(2, 4, 2, dtype=torch.float64).unbind()
+    t = torch.tensor([1, 300, 600, 1000])
+
+    def model(x_t, t, context=None):
+        return torch.cos(x_t) + t[:, None] / 1000
+
+    theirs = diffusion_loss(model, linear, x0, t, eps, parameterisation="v")
+    assert torch.allclose(SOLVED["v_loss"](model, x0, eps, t, linear.alpha_bar), theirs)
+
+    ab_t, ab_s = linear.alpha_bar[700].item(), linear.alpha_bar[400].item()
+    x_t = q_sample(linear, x0, 700, eps)
+    seen = Prediction(700, x0, eps)
+    x_s = samplers.ddim(linear, x_t, 400, [seen], None, torch.randn_like)
+    assert torch.allclose(SOLVED["ddim_back"](x_s, eps, ab_s, ab_t), x_t)
+
+    # one clean point: x_t is Gaussian around sqrt(ab) x0, and its slope is autograd's
+    x_t.requires_grad_()
+    mean, variance = ab_t**0.5 * x0, 1 - ab_t
+    (-((x_t - mean) ** 2).sum() / (2 * variance)).backward()
+    assert torch.allclose(SOLVED["score"](x_t.detach(), x0, ab_t), x_t.grad)
+
+
+def test_unet_exercises_agree_with_torch():
+    h = torch.randn(2, 12, 5, 6, dtype=torch.float64)
+    for groups in (1, 3, 12):
+        theirs = torch.nn.functional.group_norm(h, groups)
+        assert torch.allclose(SOLVED["group_norm"](h, groups), theirs)
+    theirs = torch.nn.functional.interpolate(h, scale_factor=2, mode="nearest")
+    assert torch.equal(SOLVED["upsample"](h), theirs)
+
+
+@pytest.mark.parametrize(("channels", "blocks"), [((8, 16), 1), ((8, 8, 24), 2)])
+def test_skip_channels_are_those_that_the_unet_takes_up_again(channels, blocks):
+    from ldm_edu import UNet, UNetConfig
+
+    attention = (False,) * len(channels)
+    config = UNetConfig(3, 3, channels, blocks, attention, heads=1, groups=4)
+    unet, taken, width = UNet(config), [], channels[-1]
+    for level in unet.up:
+        for res in level.res:
+            taken.append(res.conv1.in_channels - width)  # h and the skip, side by side
+            width = res.conv1.out_channels
+    assert SOLVED["skip_channels"](channels, blocks) == taken[::-1]
