@@ -33,6 +33,8 @@ ALL_BUT_LAB = (
 )
 ALL_BUT_LAB |= {"pretrained", "quickstart", "quickstart_report", "recipes", "runs"}
 ALL_BUT_LAB |= {"stable_diffusion", "stages", "train_model", "training"}
+ALL_BUT_LAB |= {"classifier", "evaluate", "evaluation_table", "features", "judges"}
+ALL_BUT_LAB |= {"measures", "memorisation", "prompt_accuracy"}
 
 # A folder is one module, whose files may import each other. Everyone may import `errors`.
 ALLOWED = {
@@ -59,13 +61,21 @@ ALLOWED = {
     # they meet here
     "latents": {"autoencoder"},
     "training": set(),
-    "metrics": set(),
     "pipeline": MODELS | {"checkpoint", "diffusion", "samplers", "schedule", "seeds"},
     "pretrained": MODELS | {"checkpoint", "pipeline", "schedule"},
     "stable_diffusion": MODELS | {"checkpoint", "data", "diffusion", "pipeline", "schedule"},
     # a run of the quick start
     "recipes": {"autoencoder", "unet"},
     "runs": {"checkpoint", "images", "training"},
+    # measures: of tensors, of a model, and who judges
+    "metrics": set(),
+    "features": {"images"},
+    "measures": {"images", "metrics", "pipeline", "training"},
+    "memorisation": {"data", "diffusion", "images", "metrics", "pipeline", "seeds"},
+    "classifier": {"checkpoint", "images"},
+    "judges": {"checkpoint", "classifier", "data", "latents", "runs", "training"},
+    "prompt_accuracy": {"classifier", "data", "judges"},
+    "evaluation_table": {"judges", "prompt_accuracy"},
     # the report
     "chart": set(),
     "film": {"images"},
@@ -76,6 +86,7 @@ ALLOWED = {
     "__main__": ALL_BUT_LAB,
     "cli": ALL_BUT_LAB,
     "quickstart": ALL_BUT_LAB,
+    "evaluate": ALL_BUT_LAB,
     "stages": ALL_BUT_LAB,
     "train_model": ALL_BUT_LAB,
     "quickstart_report": ALL_BUT_LAB,
