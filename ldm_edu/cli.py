@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from ldm_edu.errors import InputError, LdmEduError
+from ldm_edu.errors import InputError, LdmEduError, StorageError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,9 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         help="train one stage of a shipped model again, or of your own length",
         description="First the autoencoder, then, in the same folder, the diffusion model: "
-        "its weights are in DIR/model at the end.",
+        "its weights are in DIR/model at the end. The classifier is the judge of prompts that "
+        "`evaluate` asks; it stands alone.",
     )
-    train.add_argument("stage", choices=("autoencoder", "diffusion"))
+    train.add_argument("stage", choices=("autoencoder", "diffusion", "classifier"))
     train.add_argument("--recipe", required=True, help="shapes, cifar10 or celeba64")
     train.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie on disk")
     train.add_argument("--steps", type=int, help="default: the recipe's, an hour or two in all")
@@ -79,6 +80,22 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--steps", type=int, default=250, help="default: 250")
     sample.add_argument("--seed", type=int, default=0, help="default: 0")
     sample.set_defaults(run=_sample)
+
+    measure = commands.add_parser(
+        "evaluate",
+        help="measure a trained model against real pictures",
+        description="Prints tables of what docs/measures.md explains. Needs the feature "
+        "network: pip install 'ldm-edu[evaluate]'.",
+    )
+    measure.add_argument("model", metavar="NAME", help="a model folder")
+    measure.add_argument("--data", help="default: what the model was trained on")
+    measure.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie")
+    measure.add_argument("--count", type=int, default=2000, help="N of a row; default: 2000")
+    measure.add_argument("--guidance", type=float, help="default: the model's own")
+    measure.add_argument("--steps", type=int, default=20, help="of sampling; default: 20")
+    measure.add_argument("--seed", type=int, default=0, help="default: 0")
+    measure.add_argument("--out", type=Path, metavar="FILE.json", help="for all numbers")
+    measure.set_defaults(run=_evaluate)
     return parser
 
 
@@ -112,6 +129,9 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    if options.stage == "classifier":
+        _train_classifier(options)
+        return
     from ldm_edu.train_model import Training, train_stage
 
     training = Training(options.recipe, options.seed)
@@ -124,6 +144,47 @@ def _train(options: argparse.Namespace) -> None:
         again = f"{training.command(options.stage)} --resume --out {out}"
         raise KeyboardInterrupt(f"{stopped or 'interrupted'}; go on with: {again}") from None
     print(f"Trained: {out / ('model' if options.stage == 'diffusion' else options.stage)}")
+
+
+def _train_classifier(options: argparse.Namespace) -> None:
+    from ldm_edu import data
+    from ldm_edu.judges import accuracy, train_classifier
+
+    name, out = options.recipe, options.out or Path("runs") / f"{options.recipe}-judge"
+    settings = {key: getattr(options, key) for key in ("steps", "seed", "resume")}
+    try:
+        judge = train_classifier(name, options.root, out, **settings)
+    except KeyboardInterrupt as stopped:
+        again = f"ldm-edu train classifier --recipe {name} --resume --out {out}"
+        raise KeyboardInterrupt(f"{stopped or 'interrupted'}; go on with: {again}") from None
+    found = accuracy(judge, data.load(name, "test", options.root))
+    for what, rate in found.items():
+        print(
+            f"{what:20} balanced {rate.balanced:.3f}: yes {rate.yes:.3f} of {rate.yes_count}, "
+            f"no {rate.no:.3f} of {rate.no_count}"
+        )
+    print(f"Trained: {out / 'model'}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import json
+
+    from ldm_edu import data
+    from ldm_edu.evaluate import data_of, evaluate, judge_of, plain, spaces_of
+    from ldm_edu.evaluation_table import as_text
+    from ldm_edu.images import write_atomic
+    from ldm_edu.pipeline import LatentDiffusion
+
+    if options.out is not None and not options.out.parent.is_dir():
+        raise StorageError(f"--out: there is no folder {options.out.parent}")
+    pipe, name = LatentDiffusion.load(options.model), options.data or data_of(options.model)
+    train_set, test_set = (data.load(name, split, options.root) for split in data.SPLITS)
+    judge = judge_of(name)
+    settings = {key: getattr(options, key) for key in ("count", "guidance", "steps", "seed")}
+    result = evaluate(pipe, train_set, test_set, spaces_of(judge), judge, **settings)
+    print(as_text(result))
+    if options.out is not None:
+        write_atomic(options.out, (json.dumps(plain(result), indent=2) + "\n").encode())
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import json
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from ldm_edu import (
     UNetConfig,
 )
 from ldm_edu.cli import main
+from ldm_edu.data import shapes
 
 
 @pytest.fixture
@@ -71,6 +73,64 @@ def test_sample_from_nothing_or_a_pickle(tmp_path, capsys):
     torch.save({}, tmp_path / "model.pt")
     assert main(["sample", str(tmp_path / "model.pt"), "--out", str(tmp_path / "x.png")]) == 2
     assert "pickle" in capsys.readouterr().err
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """Few shapes, and no feature network, which may not be installed."""
+    from ldm_edu import data, evaluate
+
+    space, load = {"toy": lambda x: x[:, :, ::8, ::8].flatten(1)}, data.load
+    few = {"train": shapes.make(24, 1, "never"), "test": shapes.make(8, 2)}
+    monkeypatch.setattr(evaluate, "spaces_of", lambda judge: space)
+    monkeypatch.setattr(
+        data,
+        "load",
+        lambda name, split, root: few[split] if name == "shapes" else load(name, split, root),
+    )
+
+
+def test_evaluate_prints_tables_and_writes_their_numbers(model, tmp_path, capsys, toys):
+    out = tmp_path / "numbers.json"
+    arguments = ["evaluate", str(model), "--data", "shapes", "--count", "10", "--steps", "1"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("shapes: N = 10 in every row; steps 1, seed 0\n")
+    found = json.loads(out.read_text())["likeness"]["toy"]["samples"]["frechet"]
+    assert f"{found:.4g}" in printed
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--data", "shapes", "--count", "1"], "count must be from 10 to 12"),
+        ([], "does not say what it was trained on: give --data"),
+        (["--data", "shapes", "--out", "absent/x.json"], "there is no folder absent"),
+        (["--data", "celeba64", "--root", "absent"], "does not exist"),
+    ],
+)
+def test_evaluate_says_at_once_what_is_missing(model, capsys, toys, extra, message):
+    assert main(["evaluate", str(model), *extra]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_train_classifier_tells_what_the_judge_is_right_about(tmp_path, monkeypatch, capsys):
+    from ldm_edu import data, judges
+    from ldm_edu.classifier import ClassifierConfig
+    from ldm_edu.data.captions import CLASSES
+
+    images = torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8)
+    dataset = data.ImageDataset("cifar10", "x", images, [""] * 20, torch.arange(20) % 10)
+    recipe = judges.JudgeRecipe(ClassifierConfig(CLASSES, True, channels=(4, 4)), steps=2)
+    monkeypatch.setattr(data, "load", lambda *where: dataset)
+    monkeypatch.setitem(judges.JUDGES, "cifar10", recipe)
+    arguments = ["train", "classifier", "--recipe", "cifar10", "--out", str(tmp_path / "j")]
+    assert main([*arguments, "--steps", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "automobile           balanced" in printed and "of 18" in printed
+    assert len((tmp_path / "j" / "log.jsonl").read_text().splitlines()) == 3
+    assert main(arguments) == 2
+    assert "add --resume" in capsys.readouterr().err
 
 
 def test_runs_as_a_module():
