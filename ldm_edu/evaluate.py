@@ -21,7 +21,7 @@ from ldm_edu.errors import InputError
 from ldm_edu.features import features_of, load_efficientnet_lite0
 from ldm_edu.judges import JUDGES, accuracy, load_judge
 from ldm_edu.measures import closeness, likeness, reconstruct, sample_many, sampling_time
-from ldm_edu.memorisation import copies, loss_gap
+from ldm_edu.memorisation import Copies, copies, loss_gap
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.prompt_accuracy import ASKED, class_score, face_prompts, face_score, shape_score
 
@@ -80,29 +80,35 @@ def evaluate(
     given = {key: value for key, value in sampling.items() if value is not None}
     sampling = {"steps": 20, "seed": 0, **given}
     order = torch.randperm(len(train_set.images), generator=torch.Generator().manual_seed(0))
-    real, other = (_rows(train_set, rows) for rows in order[: 2 * count].split(count))
-    told = pipe.tokenizer is not None
-    samples = sample_many(pipe, count, prompts=other.captions if told else None, **sampling)
+    real, other = order[: 2 * count].split(count)
+    told, asked = pipe.tokenizer is not None, _rows(train_set, other)
+    samples = sample_many(pipe, count, prompts=asked.captions if told else None, **sampling)
     restored = reconstruct(pipe, test_set.images)
-    compared = {
-        "other real pictures": other.images,
-        "their reconstructions": reconstruct(pipe, other.images),
-        "samples": samples,
-    }
-    return {
+    ceiling, unseen = reconstruct(pipe, asked.images), test_set.images[:_MOST]
+    result = {
         "data": train_set.name,
         "count": count,
         "sampling": {"guidance": pipe.guidance if told else None, **sampling},
         "reconstruction": closeness(test_set.images, restored),
-        "likeness": {
-            space: _likeness(net, real.images, compared, space) for space, net in spaces.items()
-        },
-        "prompts": _prompts(pipe, other, test_set, restored, samples, judge, sampling),
-        "loss": loss_gap(pipe, real, _of_known_kind(test_set)),
-        "copies": _copies(train_set, test_set, samples, judge),
+        "likeness": {},
+        "copies": {"pixels": _pixel_copies(train_set, samples, unseen)},
+        "prompts": _prompts(pipe, asked, test_set, restored, samples, judge, sampling),
+        "loss": loss_gap(pipe, _rows(train_set, real), _of_known_kind(test_set)),
         "seconds": {"16 samples, 20 steps": sampling_time(pipe)},
         "threads": torch.get_num_threads(),
     }
+    for space, net in spaces.items():
+        train, drawn, again, new = (
+            features_of(net, images, f"features {space}")
+            for images in (train_set.images, samples, ceiling, unseen)
+        )
+        result["likeness"][space] = {
+            "other real pictures": likeness(train[real], train[other]),
+            "their reconstructions": likeness(train[real], again),
+            "samples": likeness(train[real], drawn),
+        }
+        result["copies"][space] = copies(train, drawn, new)
+    return result
 
 
 def plain(result):
@@ -138,14 +144,6 @@ def _rows(dataset: ImageDataset, rows: Tensor) -> ImageDataset:
     captions = [dataset.captions[i] for i in rows]
     images, labels = dataset.images[rows], dataset.labels[rows]
     return dataset._replace(images=images, captions=captions, labels=labels)
-
-
-def _likeness(net: Space, real: Tensor, compared: dict[str, Tensor], space: str) -> dict:
-    features = features_of(net, real, f"{space}: real pictures")
-    return {
-        row: likeness(features, features_of(net, images, f"{space}: {row}"))
-        for row, images in compared.items()
-    }
 
 
 def _prompts(pipe, other, test_set, restored, samples, judge, sampling) -> dict:
@@ -187,15 +185,10 @@ def _of_known_kind(dataset: ImageDataset) -> ImageDataset:
     return _rows(dataset, torch.tensor(known))
 
 
-def _copies(train_set, test_set, samples, judge) -> dict:
-    sets = [train_set.images, samples, test_set.images[:_MOST]]
+def _pixel_copies(train_set: ImageDataset, samples: Tensor, unseen: Tensor) -> Copies:
+    sets = [train_set.images, samples.float(), unseen.float()]
     if train_set.name != "shapes":  # a mirrored face is a face, a mirrored place another place
         sets.append(train_set.images.flip(3))
-    train, ours, unseen, *mirrored = (s.flatten(1) for s in sets)
-    pixels = copies(train, ours.float(), unseen.float(), *mirrored)
-    scale = train.shape[1] ** 0.5  # to root mean square grey levels
-    pixels = pixels._replace(near=pixels.near / scale, closest=pixels.closest / scale)
-    if judge is None:
-        return {"pixels": pixels}
-    found = copies(*(features_of(judge.features, s, "neighbours") for s in sets))
-    return {"pixels": pixels, "judge": found}
+    rows = [images.flatten(1) for images in sets]
+    found, scale = copies(*rows), rows[0].shape[1] ** 0.5  # root mean square grey levels
+    return found._replace(near=found.near / scale, closest=found.closest / scale)

@@ -26,6 +26,7 @@ from ldm_edu.data.scenes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.evaluate import data_of, evaluate, plain
 from ldm_edu.evaluation_table import as_text
+from ldm_edu.measures import likeness
 from ldm_edu.prompt_accuracy import ASKED
 
 SPACES = {"toy": lambda x: x[:, :, ::8, ::8].flatten(1)}
@@ -73,7 +74,7 @@ def test_shapes_with_captions():
     assert found["loss"].count == sum(
         not any(map(shapes.held_out, shapes.parse(c).objects)) for c in test.captions
     )
-    assert list(found["copies"]) == ["pixels"]
+    assert list(found["copies"]) == ["pixels", "toy"]
     for words in ("N = 12", "guidance 2.0", "toy", "new combinations", "PSNR", "gap", "1.50 s"):
         assert words in text
 
@@ -115,7 +116,6 @@ def test_cifar10_has_its_judge_s_word_for_samples_and_for_real_pictures():
     found, text = measured("cifar10", captions, train, test, judge)
     assert list(found["prompts"]) == ["real pictures", *ROWS[1:]]
     assert all(0 <= row["all"] <= 1 for row in found["prompts"].values())
-    assert list(found["copies"]) == ["pixels", "judge"]
     assert "automobile" in text
 
 
@@ -135,21 +135,21 @@ def test_faces_are_asked_for_each_attribute():
     assert "Eyeglasses" in text and "said and seen" in text
 
 
-def test_floor_and_ceiling_are_of_pictures_disjoint_from_the_reference():
-    """The features are the number of a picture: none may be on both sides."""
+def test_what_is_compared_to_is_never_what_is_compared(monkeypatch):
+    """Each training picture carries its number: none may be on both sides."""
     train, test, seen = shapes.make(24, 1, "never"), shapes.make(4, 2), []
     marked = train.images.clone()
     marked[:, 0, 0, 0] = torch.arange(24, dtype=torch.uint8)
 
-    def space(x):
-        seen.append(((x[:, 0, 0, 0] + 1) * 127.5).round().int().tolist())
-        return x[:, :, ::8, ::8].flatten(1)
+    def spy(real, other):
+        seen.append([((x[:, 0] + 1) * 127.5).round().int().tolist() for x in (real, other)])
+        return likeness(real, other)
 
-    evaluate(
-        model(), train._replace(images=marked), test, {"numbers": space}, count=12, steps=1
-    )
-    reference, other = seen[:2]
-    assert sorted(reference + other) == list(range(24))
+    monkeypatch.setattr(evaluation, "likeness", spy)
+    evaluate(model(), train._replace(images=marked), test, SPACES, count=12, steps=1)
+    (reference, floor), *others = seen
+    assert sorted(reference + floor) == list(range(24)) and reference != list(range(12))
+    assert len(others) == 2 and all(real == reference for real, _ in others)
 
 
 def test_what_cannot_be_measured_is_said_before_anything_is_drawn(monkeypatch):

@@ -1,5 +1,7 @@
 """The feature network against another implementation of it, and what it is given to see."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from torch import nn
 
 from ldm_edu import features
 from ldm_edu.errors import CheckpointError, InputError
-from ldm_edu.features import EfficientNetLite0, features_of, load_efficientnet_lite0
+from ldm_edu.features import EfficientNetLite0, features_of, folded, load_efficientnet_lite0
 from ldm_edu.images import from_uint8
 
 
@@ -73,6 +75,14 @@ def test_the_resized_picture_is_pils(net):
     with torch.no_grad():
         ours, theirs, mirrored = net(x), net(y), net(x.flip(3))
     assert (ours - theirs).norm() < 0.1 * (ours - mirrored).norm()  # rounding is all
+
+
+def test_norms_folded_into_convolutions_change_nothing(net):
+    x = torch.rand(1, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    fast = folded(copy.deepcopy(net))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), net(x))
 
 
 @pytest.fixture
