@@ -4,6 +4,7 @@ from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from ldm_edu.bpe import ClipTokenizer
 from ldm_edu.errors import CheckpointError, DataError, InputError, LdmEduError, StorageError
 from ldm_edu.pipeline import LatentDiffusion
+from ldm_edu.pretrained import load_pretrained
 from ldm_edu.schedule import NoiseSchedule
 from ldm_edu.stable_diffusion import load_stable_diffusion, save_stable_diffusion
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
@@ -28,6 +29,7 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "WordTokenizer",
+    "load_pretrained",
     "load_stable_diffusion",
     "save_stable_diffusion",
 ]

@@ -69,15 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
 
     sample = commands.add_parser("sample", help="draw pictures from a trained model")
-    sample.add_argument("model", help="a model folder, such as runs/shapes/model")
+    sample.add_argument("model", help="shapes, cifar10, celeba64, or a model's folder")
     sample.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     sample.add_argument("--prompt", help="what to show, such as 'a large red circle'")
     sample.add_argument("--guidance", type=float, help="how much the prompt counts")
     sample.add_argument("--count", type=int, default=16, help="default: 16")
     sample.add_argument(
-        "--sampler", default="ddpm", help="ddpm (default), ddim, dpm++, heun or plms"
+        "--sampler", default="dpm++", help="ddpm, ddim, dpm++ (default), heun or plms"
     )
-    sample.add_argument("--steps", type=int, default=250, help="default: 250")
+    sample.add_argument("--steps", type=int, default=20, help="default: 20")
     sample.add_argument("--seed", type=int, default=0, help="default: 0")
     sample.set_defaults(run=_sample)
 
@@ -173,11 +173,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     from ldm_edu.evaluate import data_of, evaluate, judge_of, plain, spaces_of
     from ldm_edu.evaluation_table import as_text
     from ldm_edu.images import write_atomic
-    from ldm_edu.pipeline import LatentDiffusion
+    from ldm_edu.pretrained import load_pretrained
 
     if options.out is not None and not options.out.parent.is_dir():
         raise StorageError(f"--out: there is no folder {options.out.parent}")
-    pipe, name = LatentDiffusion.load(options.model), options.data or data_of(options.model)
+    pipe, name = load_pretrained(options.model), options.data or data_of(options.model)
     train_set, test_set = (data.load(name, split, options.root) for split in data.SPLITS)
     judge = judge_of(name)
     settings = {key: getattr(options, key) for key in ("count", "guidance", "steps", "seed")}
@@ -189,9 +189,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     from ldm_edu.images import image_grid, save_png, to_uint8
-    from ldm_edu.pipeline import LatentDiffusion
+    from ldm_edu.pretrained import load_pretrained
 
-    pipe = LatentDiffusion.load(options.model)
+    pipe = load_pretrained(options.model)
     names = ("prompt", "guidance", "sampler", "steps", "seed")
     x = pipe.sample(options.count, **{name: getattr(options, name) for name in names})
     columns = min(8, options.count)

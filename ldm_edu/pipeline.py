@@ -6,26 +6,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm_edu import checkpoint
-from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
+from ldm_edu import inpainting, tasks
+from ldm_edu.autoencoder import Autoencoder
 from ldm_edu.bpe import ClipTokenizer
-from ldm_edu.diffusion import (
-    Parameterisation,
-    Predict,
-    Rule,
-    State,
-    denoise,
-    predictor,
-    q_sample,
-)
-from ldm_edu.errors import CheckpointError, InputError
+from ldm_edu.diffusion import Parameterisation, Predict, State, denoise, predictor
+from ldm_edu.errors import InputError
+from ldm_edu.pipeline_files import read_pipeline, write_pipeline
 from ldm_edu.samplers import rule_named
 from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.seeds import noise_of, noise_stream
-from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
-from ldm_edu.unet import UNet, UNetConfig
+from ldm_edu.text import TextEncoder, WordTokenizer
+from ldm_edu.unet import UNet
 
-_FORMAT = "ldm_edu.LatentDiffusion"
 Prompt = str | Sequence[str] | None
 
 
@@ -140,61 +132,32 @@ class LatentDiffusion:
         if z_T.shape[:2] != (n, self.latent_shape[0]):
             want = (n, *self.latent_shape)
             raise InputError(f"z_T must have shape {want}, found {tuple(z_T.shape)}")
-        predict = self._predict(n, prompt, guidance)
-        timesteps, rule = self._timesteps(steps), rule_named(sampler, eta)
-        yield from self._loop(predict, z_T, rule, timesteps, seed)
+        predict = self.predictor(n, prompt, guidance)
+        timesteps, rule = self.timesteps(steps), rule_named(sampler, eta)
+        z_T, randn = z_T.to(self.device, self.dtype), noise_stream(n, seed)
+        yield from denoise(predict, self.schedule, z_T, rule, timesteps, randn, self.grid.final)
 
     def sample(self, n: int = 1, **options) -> Tensor:
         """n images, float32 (n, 3, H, W) in [-1, 1] on the CPU; options as of `denoise`."""
         *_, last = self.denoise(n, **options)
         return self.decode(last.z_t)
 
-    @torch.no_grad()
-    def vary(
-        self,
-        x: Tensor,
-        strength: float = 0.6,
-        *,
-        prompt: Prompt = None,
-        guidance: float | None = None,
-        sampler: str = "ddim",
-        steps: int = 50,
-        eta: float = 0.0,
-        seed: int = 0,
-        noise: Tensor | None = None,
-    ) -> Tensor:
-        """Image to image (Meng et al. 2021, arXiv 2108.01073): noise x half-way, denoise again.
+    # the tasks, functions of their own files; here they become methods
+    vary = tasks.vary
+    inpaint = inpainting.inpaint
+    interpolate = tasks.interpolate
 
-        x: (B, 3, H, W) in [-1, 1]; returns as `sample`. strength: in (0, 1], the share of the
-        `steps` that are taken, the last ones: the more, the less of x is left. noise: shaped as
-        `encode(x)`, instead of `seed`'s. The other options are those of `denoise`; prompt None
-        is no condition. Raises InputError, also where no step is left.
-        """
-        timesteps, rule = self._timesteps(steps), rule_named(sampler, eta)
-        taken = int(steps * strength) if 0 < strength <= 1 else 0
-        if taken == 0:
-            raise InputError(
-                f"strength must lie in (0, 1] and take at least one of {steps} steps, "
-                f"found {strength}"
-            )
-        z0, timesteps = self.encode(x).to(self.dtype), timesteps[-taken:]
-        noise = noise_of(len(z0), seed, z0.shape[1:]) if noise is None else noise
-        z_t = q_sample(self.schedule, z0, timesteps[0], noise.to(z0))
-        predict = self._predict(len(z0), prompt, guidance)
-        *_, last = self._loop(predict, z_t, rule, timesteps, seed)
-        return self.decode(last.z_t)
-
-    def _timesteps(self, steps: int) -> list[int]:
+    def timesteps(self, steps: int) -> list[int]:
+        """The levels that a sampler visits in `steps` steps on this model's grid, falling."""
         return self.schedule.timesteps(steps, self.grid.spacing, self.grid.offset)
 
-    def _loop(
-        self, predict: Predict, z_t: Tensor, rule: Rule, timesteps: list[int], seed: int
-    ) -> Iterator[State]:
-        randn = noise_stream(len(z_t), seed)
-        z_t = z_t.to(self.device, self.dtype)
-        return denoise(predict, self.schedule, z_t, rule, timesteps, randn, self.grid.final)
+    def predictor(
+        self, n: int, prompt: Prompt = None, guidance: float | None = None
+    ) -> Predict:
+        """predict(z_t, t) -> Prediction for n latents, with a prompt as in `denoise`.
 
-    def _predict(self, n: int, prompt: Prompt, guidance: float | None) -> Predict:
+        Raises InputError for another number of captions than n, or if it knows no words.
+        """
         if self.tokenizer is None and prompt is None:
             return predictor(self.unet, self.schedule, self.parameterisation)
         captions = [prompt or ""] * n if prompt is None or isinstance(prompt, str) else prompt
@@ -210,55 +173,18 @@ class LatentDiffusion:
             1.0 if prompt is None else guidance,
         )
 
-    def save(self, folder: str | Path, **notes) -> None:
-        """Write a checkpoint folder; `notes` (JSON-able) are kept in its config.json."""
-        config = {
-            "format": _FORMAT,
-            "autoencoder": self.autoencoder.config.to_dict(),
-            "unet": self.unet.config.to_dict(),
-            "schedule": self.schedule.to_dict(),
-            "parameterisation": self.parameterisation,
-            "image_size": self.image_size,
-            "guidance": self.guidance,
-            "grid": self.grid.to_dict(),
-            "notes": notes,
-        }
-        parts = {"autoencoder": self.autoencoder, "unet": self.unet}
-        if self.tokenizer is not None:
-            config["tokenizer"] = self.tokenizer.to_dict()
-            config["text_encoder"] = self.text_encoder.config.to_dict()
-            parts["text_encoder"] = self.text_encoder
-        checkpoint.save(folder, config, {name: m.state_dict() for name, m in parts.items()})
+    def save(self, folder: str | Path, *, half: bool = False, **notes) -> None:
+        """Write a checkpoint folder; `notes` (JSON-able) are kept in its config.json.
+
+        half: weights as float16, half the size; they are loaded as float32 all the same.
+        Raises InputError for weights that float16 cannot hold, and as `checkpoint.save` does.
+        """
+        write_pipeline(folder, self, half, notes)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "LatentDiffusion":
-        """Read a checkpoint folder, verified. Raises CheckpointError."""
-        config, tensors = checkpoint.load(folder)
-        if config.get("format") != _FORMAT:
-            raise CheckpointError(
-                f"{folder} holds {config.get('format', 'something else')}, not {_FORMAT}"
-            )
-        parts = {
-            "autoencoder": Autoencoder(AutoencoderConfig(**config["autoencoder"])),
-            "unet": UNet(UNetConfig(**config["unet"])),
-        }
-        tokenizer = None
-        if "tokenizer" in config:
-            kind = ClipTokenizer if "merges" in config["tokenizer"] else WordTokenizer
-            tokenizer = kind(**config["tokenizer"])
-            parts["text_encoder"] = TextEncoder(TextEncoderConfig(**config["text_encoder"]))
-        for name, module in parts.items():
-            checkpoint.load_into(module, tensors[name], name)
-            module.to(pick_device(device))
-        return cls(
-            schedule=NoiseSchedule(**config["schedule"]),
-            parameterisation=config["parameterisation"],
-            image_size=config["image_size"],
-            tokenizer=tokenizer,
-            guidance=config["guidance"],
-            grid=Grid(**config.get("grid", {})),
-            **parts,
-        )
+        """Read a checkpoint folder, verified, as float32. Raises CheckpointError."""
+        return cls(**read_pipeline(folder, pick_device(device)))
 
 
 def pick_device(device: str = "auto") -> torch.device:

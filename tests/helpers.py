@@ -1,7 +1,18 @@
 """What several test files need."""
 
+from dataclasses import replace
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
+from ldm_edu.diffusion import Parameterisation
+from ldm_edu.pipeline import LatentDiffusion
+from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
+from ldm_edu.unet import UNet, UNetConfig
+
+SAMPLERS = ["ddpm", "ddim", "dpm++", "heun", "plms"]
 
 
 def filled(model: nn.Module, seed: int = 0, std: float = 0.1) -> nn.Module:
@@ -13,3 +24,36 @@ def filled(model: nn.Module, seed: int = 0, std: float = 0.1) -> nn.Module:
         if isinstance(m, nn.GroupNorm | nn.LayerNorm):
             m.weight.data += 1
     return model.eval()
+
+
+# autoencoder, denoiser, words and text encoder of `small_pipeline`
+AE = AutoencoderConfig(
+    latent_channels=3, channels=(4, 8), blocks=1, groups=4, patch=2, linear=True
+)
+NET = UNetConfig(3, 3, channels=(8, 8), blocks=1, heads=2, groups=4, dropout=0.3)
+WORDS = WordTokenizer(["blue", "circle", "red", "square"], length=4)
+TEXT = TextEncoderConfig(WORDS.vocabulary, WORDS.length, width=8, heads=2)
+
+
+def small_pipeline(
+    seed: int = 0,
+    parameterisation: Parameterisation = "v",
+    schedule: NoiseSchedule | None = None,
+    words: bool = False,
+) -> LatentDiffusion:
+    """A pipeline of random weights for 16x16 images, with latents (3, 4, 4), and T = 100."""
+    torch.manual_seed(seed)
+    net = replace(NET, context_dim=8) if words else NET
+    parts = [Autoencoder(AE), UNet(net), *([TextEncoder(TEXT)] if words else [])]
+    for p in (p for part in parts for p in part.parameters()):
+        nn.init.normal_(p, std=0.15)
+    parts[0].set_latent_scale(torch.tensor([0.1, -0.2, 0.3]), torch.tensor([0.5, 2.0, 3.0]))
+    schedule = schedule or NoiseSchedule("cosine", 100)
+    extra = (WORDS, parts[2]) if words else ()
+    return LatentDiffusion(*parts[:2], schedule, parameterisation, 16, *extra)
+
+
+def images(n: int = 2, side: int = 16, seed: int = 0) -> Tensor:
+    """Random images (n, 3, side, side) in [-1, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 3, side, side, generator=generator) * 2 - 1

@@ -27,10 +27,12 @@ SCIENCE = MODELS | {
     "pca",
     "pixels",
 }
+SAMPLING = {"diffusion", "samplers", "schedule", "seeds"}
 REPORT = {"report", "report_parts", "film", "chart", "images"}
 ALL_BUT_LAB = (
     SCIENCE | REPORT | {"__init__", "checkpoint", "cli", "data", "metrics", "pipeline"}
 )
+ALL_BUT_LAB |= {"inpainting", "pipeline_files", "tasks"}
 ALL_BUT_LAB |= {"pretrained", "quickstart", "quickstart_report", "recipes", "runs"}
 ALL_BUT_LAB |= {"stable_diffusion", "stages", "train_model", "training"}
 ALL_BUT_LAB |= {"classifier", "evaluate", "evaluation_table", "features", "judges"}
@@ -61,8 +63,11 @@ ALLOWED = {
     # they meet here
     "latents": {"autoencoder"},
     "training": set(),
-    "pipeline": MODELS | {"checkpoint", "diffusion", "samplers", "schedule", "seeds"},
-    "pretrained": MODELS | {"checkpoint", "pipeline", "schedule"},
+    "tasks": {"diffusion", "samplers", "seeds"},
+    "inpainting": SAMPLING,
+    "pipeline_files": MODELS | {"checkpoint", "schedule"},
+    "pipeline": MODELS | SAMPLING | {"inpainting", "pipeline_files", "tasks"},
+    "pretrained": {"checkpoint", "pipeline"},
     "stable_diffusion": MODELS | {"checkpoint", "data", "diffusion", "pipeline", "schedule"},
     # a run of the quick start
     "recipes": {"autoencoder", "unet"},

@@ -1,46 +1,28 @@
 """The joined parts: what a user saves, loads and samples."""
 
 import re
-from itertools import combinations, islice, pairwise
+from dataclasses import replace
+from itertools import combinations, islice
 from types import GeneratorType
 
 import pytest
 import torch
-from torch import nn
+from helpers import AE, NET, SAMPLERS, images, small_pipeline
 
 from ldm_edu import checkpoint
-from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
+from ldm_edu.autoencoder import Autoencoder
 from ldm_edu.diffusion import to_z0_eps
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.unet import UNet, UNetConfig
 
-AE = AutoencoderConfig(
-    latent_channels=3, channels=(4, 8), blocks=1, groups=4, patch=2, linear=True
-)
-NET = UNetConfig(3, 3, channels=(8, 8), blocks=1, heads=2, groups=4, dropout=0.3)
-NAMES = ["ddpm", "ddim", "dpm++", "heun", "plms"]
-SAMPLERS = [*({"sampler": name} for name in NAMES), {"sampler": "ddim", "eta": 0.7}]
-
-
-def make(seed=0, parameterisation="v", schedule=None):
-    torch.manual_seed(seed)
-    autoencoder, unet = Autoencoder(AE), UNet(NET)
-    for p in (*autoencoder.parameters(), *unet.parameters()):
-        nn.init.normal_(p, std=0.15)
-    autoencoder.set_latent_scale(torch.tensor([0.1, -0.2, 0.3]), torch.tensor([0.5, 2.0, 3.0]))
-    schedule = schedule or NoiseSchedule("cosine", 100)
-    return LatentDiffusion(autoencoder, unet, schedule, parameterisation, image_size=16)
+SETTINGS = [*({"sampler": name} for name in SAMPLERS), {"sampler": "ddim", "eta": 0.7}]
 
 
 @pytest.fixture(scope="module")
 def pipe():
-    return make()
-
-
-def images(n=3):
-    return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return small_pipeline()
 
 
 # ---- save and load
@@ -48,7 +30,7 @@ def images(n=3):
 
 @pytest.mark.parametrize("parameterisation", ["v", "eps"])
 def test_a_loaded_pipeline_is_the_saved_one_bit_for_bit(tmp_path, parameterisation):
-    saved = make(3, parameterisation, NoiseSchedule("linear", 50, 1e-4, 0.1))
+    saved = small_pipeline(3, parameterisation, NoiseSchedule("linear", 50, 1e-4, 0.1))
     saved.save(tmp_path / "pipe", data="shapes", epochs=3)
     loaded = LatentDiffusion.load(tmp_path / "pipe", device="cpu")
     for part in ("autoencoder", "unet"):
@@ -61,10 +43,51 @@ def test_a_loaded_pipeline_is_the_saved_one_bit_for_bit(tmp_path, parameterisati
     assert (loaded.schedule, loaded.parameterisation) == (saved.schedule, parameterisation)
     assert loaded.image_size == 16
     assert torch.equal(loaded.sample(2, steps=3), saved.sample(2, steps=3))
-    x = images()
+    x = images(3)
     assert torch.equal(loaded.encode(x), saved.encode(x))
     notes = checkpoint.read_config(tmp_path / "pipe")["notes"]
     assert notes == {"data": "shapes", "epochs": 3}
+
+
+def size(folder):
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_half_the_size_comes_back_as_float32(tmp_path, words):
+    saved = small_pipeline(words=words)
+    for half in (False, True):
+        saved.save(tmp_path / str(half), half=half, data="shapes")
+    _, tensors = checkpoint.load(tmp_path / "True")
+    assert {v.dtype for part in tensors.values() for v in part.values()} == {torch.float16}
+    loaded = LatentDiffusion.load(tmp_path / "True", device="cpu")
+    for part in ("autoencoder", "unet", *(["text_encoder"] if words else [])):
+        pair = [getattr(pipe, part).state_dict() for pipe in (saved, loaded)]
+        for name, value in pair[0].items():
+            assert pair[1][name].dtype == torch.float32
+            assert torch.equal(pair[1][name], value.half().float())
+    z = saved.noise(4)
+    levels = (saved.decode(z) - loaded.decode(z)).abs().mean() * 127.5
+    assert 0 < levels < 1
+    assert checkpoint.read_config(tmp_path / "True")["notes"] == {"data": "shapes"}
+
+
+def test_half_the_size_is_about_half(tmp_path):
+    """Weights, not names, fill the files of a model of any use."""
+    big = Autoencoder(replace(AE, channels=(64, 64)))
+    pipe = LatentDiffusion(big, UNet(NET), NoiseSchedule(), image_size=16)
+    for half in (False, True):
+        pipe.save(tmp_path / str(half), half=half)
+    assert 0.5 < size(tmp_path / "True") / size(tmp_path / "False") < 0.6
+
+
+def test_weights_that_half_cannot_hold_are_refused(tmp_path):
+    pipe = small_pipeline()
+    pipe.unet.conv_in.weight.data[0, 0, 0, 0] = 7e4
+    with pytest.raises(InputError, match=r"unet's conv_in\.weight reaches 7e\+04.*half=False"):
+        pipe.save(tmp_path / "pipe", half=True)
+    assert not (tmp_path / "pipe").exists()
+    pipe.save(tmp_path / "pipe")
 
 
 def test_another_checkpoint_is_refused(tmp_path):
@@ -78,7 +101,7 @@ def test_another_checkpoint_is_refused(tmp_path):
 # ---- sampling
 
 
-@pytest.mark.parametrize("options", SAMPLERS)
+@pytest.mark.parametrize("options", SETTINGS)
 def test_a_seed_fixes_the_samples(pipe, options):
     first = pipe.sample(2, steps=4, seed=1, **options)
     torch.randn(5)  # the global generator has no say
@@ -91,7 +114,7 @@ def test_a_seed_fixes_the_samples(pipe, options):
     assert first.device.type == "cpu" and not first.requires_grad
 
 
-@pytest.mark.parametrize("options", SAMPLERS)
+@pytest.mark.parametrize("options", SETTINGS)
 def test_an_image_depends_on_its_seed_and_place_not_on_how_many_there_are(pipe, options):
     many = pipe.sample(5, steps=4, seed=7, **options)
     for n in (1, 2):
@@ -121,7 +144,7 @@ def test_noise_within_the_loop_is_neither_repeated_nor_the_starting_noise(pipe):
 
 @pytest.mark.parametrize("parameterisation", ["v", "eps", "x0"])
 def test_ddim_with_eta_1_is_ddpm(parameterisation):
-    pipe = make(1, parameterisation)
+    pipe = small_pipeline(1, parameterisation)
     a = pipe.sample(2, sampler="ddim", eta=1.0, steps=5)
     torch.testing.assert_close(a, pipe.sample(2, sampler="ddpm", steps=5), rtol=1e-4, atol=1e-4)
 
@@ -161,7 +184,7 @@ def test_defaults_are_dpmpp_of_20_steps_from_seed_0(pipe):
 
 
 def test_every_name_is_its_own_rule(pipe):
-    last = [[*pipe.denoise(1, sampler=name, steps=6)][-1].z_t for name in NAMES]
+    last = [[*pipe.denoise(1, sampler=name, steps=6)][-1].z_t for name in SAMPLERS]
     for a, b in combinations(last, 2):
         assert not torch.allclose(a, b, rtol=1e-3, atol=1e-3)
 
@@ -169,7 +192,7 @@ def test_every_name_is_its_own_rule(pipe):
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++", "heun", "plms"])
 def test_every_sampler_finds_data_of_unit_variance_from_the_cosines_pure_noise(sampler):
     """N(0, 1) needs no moving at all: the exact denoiser maps every z_T to itself."""
-    pipe = make()
+    pipe = small_pipeline()
     pipe.unet.forward = lambda z, t, context=None: torch.zeros_like(z)  # v = 0
     pipe.schedule = NoiseSchedule("cosine")
     z_T = pipe.noise(4)
@@ -184,10 +207,10 @@ def test_every_sampler_finds_data_of_unit_variance_from_the_cosines_pure_noise(s
 # ---- the grid
 
 
-@pytest.mark.parametrize("sampler", NAMES)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_pipeline_samples_on_its_own_grid_and_keeps_it(tmp_path, sampler):
     """Stable Diffusion's: leading, moved by one, the last step landing on level 1."""
-    saved = make()
+    saved = small_pipeline()
     saved.grid = Grid("leading", offset=1, final=1)
     saved.save(tmp_path / "pipe")
     loaded = LatentDiffusion.load(tmp_path / "pipe", device="cpu")
@@ -211,7 +234,7 @@ def test_the_grid_is_trailing_down_to_clean_unless_told_otherwise(pipe):
 
 
 def test_encode_is_the_posteriors_mean_in_scaled_units(pipe):
-    x = images()
+    x = images(3)
     z, posterior = pipe.encode(x), pipe.autoencoder.encode(x)
     assert torch.equal(z, posterior.mean) and not z.requires_grad
     torch.testing.assert_close(
@@ -230,88 +253,12 @@ def test_decoded_images_lie_within_minus_1_and_1_and_latents_are_not_clamped(pip
 
 
 def test_parts_are_put_in_evaluation_mode():
-    pipe = make()
+    pipe = small_pipeline()
     assert not pipe.autoencoder.training and not pipe.unet.training  # dropout would differ
 
 
-# ---- image to image
-
-
-def test_vary_noises_the_picture_and_takes_the_last_steps(pipe):
-    x, noise = images(2), pipe.noise(2, seed=4)
-    found = pipe.vary(x, 0.5, steps=10, sampler="ddim", noise=noise)
-    ab, levels = pipe.schedule.alpha_bar, [50, 40, 30, 20, 10, 0]
-    z_t = ab[50].sqrt().float() * pipe.encode(x) + (1 - ab[50]).sqrt().float() * noise
-    for t, s in pairwise(levels):
-        with torch.no_grad():
-            prediction = pipe.unet(z_t, torch.full((2,), t))
-        z0_hat, eps_hat = to_z0_eps(pipe.schedule, z_t, t, prediction, "v")
-        z_t = ab[s].sqrt().float() * z0_hat + (1 - ab[s]).sqrt().float() * eps_hat
-    torch.testing.assert_close(found, pipe.decode(z_t), rtol=1e-4, atol=1e-4)
-    assert found.shape == x.shape and found.dtype == torch.float32
-
-
-def test_the_weaker_the_closer_to_the_picture():
-    """Without noise, and with a denoiser that says v = 0, the picture only dims."""
-    pipe, x = make(), images(2)
-    for p in pipe.unet.conv_out.parameters():
-        nn.init.zeros_(p)
-    z0, far = pipe.encode(x), []
-    for strength in (0.2, 0.5, 1.0):
-        z_t = pipe.vary(x, strength, steps=10, sampler="ddim", noise=torch.zeros_like(z0))
-        far.append((z_t - pipe.decode(z0)).square().mean().item())
-    assert far[0] < far[1] < far[2]
-
-
-def test_vary_at_full_strength_starts_where_sampling_does(pipe):
-    """alpha_bar of the first level is all that is left of the picture."""
-    x = images(2)
-    z_T = pipe.noise(2, seed=6)
-    ab = pipe.schedule.alpha_bar[pipe.schedule.T].item()
-    start = ab**0.5 * pipe.encode(x) + (1 - ab) ** 0.5 * z_T
-    torch.testing.assert_close(
-        pipe.vary(x, 1.0, steps=5, seed=6),
-        pipe.sample(2, z_T=start, sampler="ddim", steps=5),
-        rtol=1e-4,
-        atol=1e-4,
-    )
-
-
-def test_vary_takes_pictures_of_any_size_and_counts_them(pipe):
-    x = torch.rand(3, 3, 24, 8) * 2 - 1
-    found = pipe.vary(x, 0.4, steps=5, seed=2)
-    assert found.shape == x.shape
-    alone = pipe.vary(x[:1], 0.4, steps=5, seed=2)
-    torch.testing.assert_close(alone, found[:1], rtol=1e-4, atol=1e-4)
-    assert not torch.equal(found, pipe.vary(x, 0.4, steps=5, seed=3))
-
-
-@pytest.mark.parametrize("strength", [0, -0.5, 1.01, float("nan"), 0.09])
-def test_a_strength_that_takes_no_step_is_refused(pipe, strength):
-    message = rf"\(0, 1\] and take at least one of 10 steps, found {strength}"
-    with pytest.raises(InputError, match=message):
-        pipe.vary(images(1), strength, steps=10)
-
-
-@pytest.mark.parametrize(
-    ("options", "found"),
-    [
-        ({"steps": 0}, "found 0"),
-        ({"steps": 3.5}, "found 3.5"),
-        ({"sampler": "euler"}, "found 'euler'"),
-        ({"prompt": "a cat"}, "without captions"),
-        ({"noise": torch.zeros(1, 3, 4, 4)}, "found (1, 3, 4, 4)"),
-        ({"x": torch.zeros(1, 3, 15, 16)}, "found (1, 3, 15, 16)"),
-        ({"x": torch.zeros(1, 3, 16, 16, dtype=torch.uint8)}, "found torch.uint8"),
-    ],
-)
-def test_vary_checks_what_it_is_given(pipe, options, found):
-    with pytest.raises(InputError, match=re.escape(found)):
-        pipe.vary(**({"x": images(2), "steps": 4} | options))
-
-
 def test_a_pipeline_in_float64_computes_in_float64(pipe):
-    double = make()
+    double = small_pipeline()
     double.unet.double()
     double.autoencoder.double()
     assert double.dtype == torch.float64 and double.noise(1).dtype == torch.float64

@@ -179,6 +179,24 @@ def test_vary_equals_image_to_image(pair, strength):
     same(found.double(), expected * 2 - 1, 1e-6)
 
 
+def test_inpainting_for_published_weights(plain):
+    x = picture(plain.ours).float()
+    mask = torch.zeros_like(x[:, :1])
+    mask[..., 3:11, 2:] = 1
+    options = {"prompt": PROMPTS, "guidance": 3.0, "sampler": "plms", "steps": 3, "seed": 2}
+    y, new = plain.ours.inpaint(x, mask, **options), mask.bool().expand_as(x)
+    assert torch.equal(y[~new], x[~new]) and (y - x)[new].abs().max() > 0.05
+    y = plain.ours.inpaint(x, torch.ones_like(mask), resample=1, **options)
+    same(y, plain.ours.sample(2, **options), 1e-6)
+
+
+def test_a_walk_through_published_weights(plain):
+    options = {"prompt": "a red cat", "sampler": "plms", "steps": 3}
+    walk = plain.ours.interpolate(2, 7, 3, **options)
+    for image, seed in ((walk[:1], 2), (walk[2:], 7)):
+        same(image, plain.ours.sample(1, seed=seed, **options), 1e-6)
+
+
 # ---- CompVis' file
 
 

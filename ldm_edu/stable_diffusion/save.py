@@ -41,8 +41,8 @@ MODEL_INDEX = {
 def save_stable_diffusion(pipe: LatentDiffusion, folder: str | os.PathLike[str]) -> None:
     """Write a folder that diffusers' StableDiffusionPipeline.from_pretrained loads.
 
-    Any model fits that has CLIP's kind of tokenizer and text encoder and none of this
-    course's own `patch`, `linear` and `coordinates`. What diffusers has no setting for, times from 1 and
+    Any model fits that has CLIP's kind of tokenizer and text encoder and none of this course's
+    own `patch`, `linear` and `coordinates`. What diffusers has no setting for, times from 1 and
     a latent scale a channel, goes into the weights. The folder appears when it is complete.
     Raises InputError for another model, StorageError if the disk refuses or the folder exists.
     """
