@@ -85,7 +85,8 @@ def test_likeness_holds_every_measure_with_the_real_ones_first():
     real, other = torch.randn(30, 4), 0.3 * torch.randn(30, 4)
     found = likeness(real, other)
     assert found.frechet == frechet_distance(real, other)
-    assert found[1:3] == kernel_distance(real, other)
+    assert found[1:3] == kernel_distance(real, other, size=15)
+    assert found.kernel_spread > 0
     assert found[3:] == precision_recall(real, other)
     assert found.precision > found.recall
 

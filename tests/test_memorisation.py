@@ -9,8 +9,12 @@ from ldm_edu import (
     AutoencoderConfig,
     LatentDiffusion,
     NoiseSchedule,
+    TextEncoder,
+    TextEncoderConfig,
     UNet,
     UNetConfig,
+    WordTokenizer,
+    memorisation,
 )
 from ldm_edu.data import ImageDataset
 from ldm_edu.memorisation import Copies, copies, denoising_loss, loss_gap, noise_levels
@@ -52,6 +56,20 @@ def test_loss_of_a_model_that_says_zero_is_the_size_of_its_target():
     v = ab.sqrt() * eps - (1 - ab).sqrt() * z0
     found = denoising_loss(pipe, data, levels, seed=7)
     torch.testing.assert_close(found, v.square().mean((2, 3, 4)))
+
+
+def test_each_picture_has_its_own_caption_and_noise_in_any_batch(monkeypatch):
+    words = WordTokenizer.of_captions(["red", "blue"])
+    text = TextEncoder(TextEncoderConfig(words.vocabulary, words.length, 8))
+    unet = UNetConfig(4, 4, channels=(8, 8), blocks=1, heads=2, groups=4, context_dim=8)
+    parts = model("v").autoencoder, filled(UNet(unet)), NoiseSchedule(), "v", 32
+    pipe = LatentDiffusion(*parts, words, filled(text, std=1.0))
+    data = pictures(4)._replace(captions=["red", "blue", "blue", "red"])
+    whole = denoising_loss(pipe, data, [500, 900])
+    monkeypatch.setattr(memorisation, "_BATCH", 2)
+    torch.testing.assert_close(denoising_loss(pipe, data, [500, 900]), whole)
+    other = denoising_loss(pipe, data._replace(captions=["red"] * 4), [500, 900])
+    assert torch.equal((other - whole).abs().amax(0) > 1e-4, torch.tensor([0, 1, 1, 0]).bool())
 
 
 def test_gap_is_of_as_many_pictures_and_has_the_error_of_paired_differences():

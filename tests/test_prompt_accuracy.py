@@ -107,6 +107,18 @@ def test_what_is_said_stands_in_the_caption():
         assert bool(found) == bool(said), caption
 
 
+def test_captions_leave_nothing_out():
+    every = sum(1 << celeba.ATTRIBUTES.index(name) for name in (*ASKED, "No_Beard"))
+    none = 1 << celeba.ATTRIBUTES.index("No_Beard")
+    mixed = faces(8)._replace(labels=torch.tensor([every] * 4 + [none] * 4))
+    for caption in face_prompts(mixed, 80).captions:
+        found = [
+            w in re.findall(r"\w+", caption)
+            for w in ("smiling", "man", "blond", "glasses", "hat")
+        ]
+        assert all(found) or not any(found), caption
+
+
 def test_few_faces_come_again_and_none_is_an_error():
     one = faces()
     has = celeba.attributes(one.labels)[:, celeba.ATTRIBUTES.index("Wearing_Hat")]
