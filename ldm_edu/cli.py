@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Prints tables of what docs/measures.md explains. Needs the feature "
         "network: pip install 'ldm-edu[evaluate]'.",
     )
-    measure.add_argument("model", metavar="NAME", help="a model folder")
+    measure.add_argument("model", help="shapes, cifar10, celeba64, or a model's folder")
     measure.add_argument("--data", help="default: what the model was trained on")
     measure.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie")
     measure.add_argument("--count", type=int, default=2000, help="N of a row; default: 2000")

@@ -19,10 +19,10 @@ from ldm_edu.data import ImageDataset, celeba
 from ldm_edu.data.captions import CLASSES, SPOKEN
 from ldm_edu.errors import InputError, StorageError
 from ldm_edu.latents import image_batch
+from ldm_edu.pretrained import weights_folder
 from ldm_edu.runs import Log, run_stage
 from ldm_edu.training import TrainConfig, batch_index, seeded
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "data" / "weights" / "judges"
 STAGE = "classifier"  # as a folder and the log name it
 
 
@@ -46,7 +46,7 @@ JUDGES = {
     "celeba64": JudgeRecipe(
         ClassifierConfig(SPOKEN, exclusive=False, patch=4, dropout=0.2, **_SIZES), steps=2000
     ),
-    "cifar10": JudgeRecipe(ClassifierConfig(CLASSES, exclusive=True, **_SIZES), steps=4700),
+    "cifar10": JudgeRecipe(ClassifierConfig(CLASSES, exclusive=True, **_SIZES), steps=5000),
 }
 
 
@@ -94,7 +94,7 @@ def load_judge(name: str) -> Classifier:
     """The shipped judge of a data set. Raises InputError if there is none for it."""
     if name not in JUDGES:
         raise InputError(f"no judge of {name!r}: use one of {', '.join(JUDGES)}")
-    return Classifier.load(WEIGHTS / name)
+    return Classifier.load(weights_folder() / "judges" / name)
 
 
 def truth(dataset: ImageDataset, names: tuple[str, ...]) -> Tensor:

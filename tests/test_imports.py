@@ -78,7 +78,7 @@ ALLOWED = {
     "measures": {"images", "metrics", "pipeline", "training"},
     "memorisation": {"data", "diffusion", "images", "metrics", "pipeline", "seeds"},
     "classifier": {"checkpoint", "images"},
-    "judges": {"checkpoint", "classifier", "data", "latents", "runs", "training"},
+    "judges": {"checkpoint", "classifier", "data", "latents", "pretrained", "runs", "training"},
     "prompt_accuracy": {"classifier", "data", "judges"},
     "evaluation_table": {"judges", "prompt_accuracy"},
     # the report

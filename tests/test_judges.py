@@ -154,6 +154,6 @@ def test_unknown_and_absent_judges_are_named(tmp_path, monkeypatch):
         load_judge("shapes")
     with pytest.raises(InputError, match="no judge of 'shapes'"):
         train_classifier("shapes", None, tmp_path)
-    monkeypatch.setattr(judges, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(judges, "weights_folder", lambda: tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_judge("cifar10")
