@@ -1,12 +1,14 @@
 """How judges learn and how their accuracy is told, on sets made for it."""
 
 import os
+import re
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
-from ldm_edu import judges
+from ldm_edu import data, judges
 from ldm_edu.classifier import ClassifierConfig
 from ldm_edu.data import ImageDataset, celeba
 from ldm_edu.data.captions import CLASSES
@@ -20,6 +22,7 @@ from ldm_edu.judges import (
     train_classifier,
     truth,
 )
+from ldm_edu.pretrained import weights_folder
 from ldm_edu.runs import Stopped
 from ldm_edu.training import seeded
 
@@ -157,3 +160,29 @@ def test_unknown_and_absent_judges_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(judges, "weights_folder", lambda: tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_judge("cifar10")
+
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHIPPED = sorted(path.name for path in (weights_folder() / "judges").glob("*/"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_judge_is_its_recipes_and_small(name):
+    judge, folder = load_judge(name), weights_folder() / "judges" / name
+    assert judge.config == judges.JUDGES[name].classifier
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 2.1e6
+    assert (folder / "README.md").is_file()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_judge_is_right_about_real_pictures_as_its_card_says(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LDM_EDU_CACHE", str(tmp_path))
+    if not REAL.is_dir():
+        pytest.skip("the folder ../shared/data with CIFAR-10 and CelebA is missing")
+    found = accuracy(load_judge(name), data.load(name, "test", REAL))
+    card = (weights_folder() / "judges" / name / "README.md").read_text()
+    for what, rate in found.items():
+        row = re.search(rf"\| \**{what}\** \|.* ([\d.]+) %(?: \||$)", card, re.MULTILINE)
+        assert float(row[1]) == pytest.approx(100 * rate.balanced, abs=0.3), what
