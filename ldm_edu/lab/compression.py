@@ -70,7 +70,8 @@ def rate_distortion_film(
         "autoencoder keeps; beside them the PSNR over the numbers that are kept.",
         caption="Rows: the pictures; through patch-PCA; through the trained autoencoder (f = "
         f"{trained_code[0]}, {trained_code[1]} channels, always the same). Right: a line for "
-        "each f. The red dot is what you see in the second row, the star is the third.",
+        "each f; at the dashed line nothing is saved. The red dot is what you see in the "
+        "second row, the star is the third.",
         name="Channels",
         dials=[Dial("Patch size f", [f"f = {f}" for f in factors])],
         smooth=True,
@@ -90,21 +91,20 @@ class _Chart:
         self.lines = {}
         for f in dict.fromkeys(f for f, _ in quality):
             points = [place for code, place in self.place.items() if code[0] == f]
-            self.lines[f] = axis.plot(*zip(*points, strict=True), ".-", label=f"f = {f}")[0]
-        axis.plot(*star, "*", color=ORANGE, markersize=15, label="trained")
+            self.lines[f] = axis.plot(*zip(*points, strict=True), ".-")[0]
+            axis.annotate(f"f = {f}", points[0], (0, -8), textcoords="offset points", va="top")
+        axis.plot(*star, "*", color=ORANGE, markersize=15)
         axis.set_xscale("log", base=2)
         axis.set(xlabel="numbers a picture", ylabel="PSNR in dB", ylim=(10, TOP + 1))
         most = math.prod(x.shape[1:])
         axis.axvline(most, color="black", linewidth=0.8, linestyle="--")
         self.dot = axis.plot([0], [0], "o", color=RED, markersize=9)[0]
-        self.title = axis.set_title("")
-        self.book = Flipbook(figure, [*self.lines.values(), self.dot, self.title])
+        self.book = Flipbook(figure, [*self.lines.values(), self.dot])
 
     def draw(self, f: int, c: int) -> Tensor:
         for other, line in self.lines.items():
             line.set_color(BLUE if other == f else _GREY)
         self.dot.set_data(*([value] for value in self.place[f, c]))
-        self.title.set_text(f"patch-PCA, f = {f}")
         return self.book.frame()
 
 

@@ -29,22 +29,6 @@ def straight(a: Tensor, b: Tensor, shares: Sequence[float]) -> Tensor:
     return torch.stack([(1 - s) * a + s * b for s in shares])
 
 
-def slerp(a: Tensor, b: Tensor, shares: Sequence[float]) -> Tensor:
-    """From a to b around the origin, at even angles; a and b any shape: (F, *a.shape).
-
-    Shoemake 1985. Between two draws of N(0, I) the way keeps their variance, as a straight line
-    does not. Raises InputError where a and b point the same way or opposite ways.
-    """
-    cosine = (a * b).sum() / (a.norm() * b.norm())
-    if not cosine.abs() < 1 - 1e-6:
-        raise InputError(f"a and b must point in different directions, cosine is {cosine:.6f}")
-    angle = cosine.acos()
-    return (
-        torch.stack([((1 - s) * angle).sin() * a + (s * angle).sin() * b for s in shares])
-        / angle.sin()
-    )
-
-
 def scaled_channel(z: Tensor, channel: int, factors: Sequence[float]) -> Tensor:
     """z (N, C, h, w) with one channel times each of `factors`: (F, N, C, h, w)."""
     if not 0 <= channel < z.shape[1]:
