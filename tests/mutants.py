@@ -210,6 +210,16 @@ MUTANTS = [
            "test_evaluate.py"),
     Mutant("new combinations among the unseen of the loss", "evaluate.py",
            'if dataset.name != "shapes":', "if True:", "test_evaluate.py"),
+    # lab/
+    Mutant("attention maps without their root", "lab/attention.py",
+           "/ q.shape[-1] ** 0.5", "/ q.shape[-1]", "test_lab_attention.py"),
+    Mutant("attention maps turned", "lab/attention.py",
+           "h=H // shrink", "w=H // shrink", "test_lab_attention.py"),
+    Mutant("exact paths with another rank", "lab/paths.py",
+           "ab**0.5 * m) / deviation", "ab * m) / deviation", "test_lab_paths.py"),
+    Mutant("dials of samples in another order", "lab/sampling.py",
+           "product(*(axis.values() for axis in axes))",
+           "product(*(axis.values() for axis in axes[::-1]))", "test_lab_sampling.py"),
 ]
 # fmt: on
 
