@@ -15,9 +15,11 @@ from ldm_edu import (
     NoiseSchedule,
     UNet,
     UNetConfig,
+    pretrained,
 )
 from ldm_edu.cli import main
 from ldm_edu.data import shapes
+from ldm_edu.images import image_grid, save_png, to_uint8
 
 
 @pytest.fixture
@@ -50,6 +52,25 @@ def test_sample_writes_a_grid(model, tmp_path, sampler):
     arguments = ["sample", str(model), "--out", str(out), "--count", "4", "--steps", "2"]
     assert main([*arguments, "--sampler", sampler]) == 0
     assert Image.open(out).width > 4 * 32
+
+
+def test_sample_draws_as_the_library_does_unless_told_otherwise(model, tmp_path):
+    for name, options in {"a": [], "b": ["--sampler", "dpm++", "--steps", "20"]}.items():
+        out = str(tmp_path / f"{name}.png")
+        assert main(["sample", str(model), "--out", out, "--count", "2", *options]) == 0
+    x = to_uint8(LatentDiffusion.load(model).sample(2))
+    save_png(tmp_path / "c.png", image_grid(x, 2, scale=128 // 32))
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == b == c
+
+
+def test_sample_takes_a_shipped_name(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "_PACKAGE", tmp_path / "ldm_edu")
+    (tmp_path / "data" / "weights").mkdir(parents=True)
+    model.rename(tmp_path / "data" / "weights" / "shapes")
+    out = tmp_path / "grid.png"
+    assert main(["sample", "shapes", "--out", str(out), "--count", "1", "--steps", "1"]) == 0
+    assert out.exists()
 
 
 @pytest.mark.parametrize(
