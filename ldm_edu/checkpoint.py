@@ -117,6 +117,23 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> No
     module.load_state_dict(dict(tensors), strict=True)
 
 
+def halved(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """Groups of tensors for `save`, their floats as float16: half the size.
+
+    Raises InputError for a value that float16 cannot hold.
+    """
+    halves = {}
+    for part, group in tensors.items():
+        halves[part] = {k: v.half() if v.is_floating_point() else v for k, v in group.items()}
+        for name, value in halves[part].items():
+            if value.isfinite().all() != group[name].isfinite().all():
+                most = group[name].abs().max().item()
+                raise InputError(
+                    f"{part}'s {name} reaches {most:.3g}, float16 ends at 65504: store float32"
+                )
+    return halves
+
+
 def _kind(key: str, tensors: Mapping[str, Tensor]) -> str:
     if key not in tensors:
         return "absent"

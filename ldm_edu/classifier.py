@@ -80,11 +80,8 @@ class Classifier(nn.Module):
     def save(self, folder: str | Path, **notes) -> None:
         """Write a checkpoint folder in half precision; `notes` are kept in its config.json."""
         config = {"format": _FORMAT, "classifier": self.config.to_dict(), "notes": notes}
-        weights = {
-            key: value.half() if value.is_floating_point() else value
-            for key, value in self.state_dict().items()
-        }
-        checkpoint.save(folder, config, {"classifier": weights})
+        weights = checkpoint.halved({"classifier": self.state_dict()})
+        checkpoint.save(folder, config, weights)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Classifier":

@@ -6,6 +6,8 @@ has saved itself and exits with 130.
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,70 +35,83 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    quick = commands.add_parser(
+    _add_quickstart(commands)
+    _add_train(commands)
+    _add_sample(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+def _add_quickstart(commands) -> None:
+    sub = commands.add_parser(
         "quickstart",
         help="train an autoencoder and a latent DDPM from nothing, and show what happened",
         description="Trains both stages and leaves weights, a log, samples.png and a "
         "self-contained report.html in the folder --out.",
     )
-    quick.add_argument("--data", help="shapes (default), cifar10 or celeba64")
-    quick.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie on disk")
-    quick.add_argument("--minutes", type=float, help="of training, both stages (default: 5)")
-    quick.add_argument(
+    sub.add_argument("--data", help="shapes (default), cifar10 or celeba64")
+    sub.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie on disk")
+    sub.add_argument("--minutes", type=float, help="of training, both stages (default: 5)")
+    sub.add_argument(
         "--steps", type=int, nargs=2, metavar=("N", "M"), help="of each stage, not minutes"
     )
-    quick.add_argument("--out", type=Path, metavar="DIR", help="default: runs/DATA")
-    quick.add_argument("--seed", type=int, help="default: 0")
-    quick.add_argument("--device", help="auto (default), cpu, cuda, mps")
-    quick.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    quick.set_defaults(run=_quickstart)
+    sub.add_argument("--out", type=Path, metavar="DIR", help="default: runs/DATA")
+    sub.add_argument("--seed", type=int, help="default: 0")
+    sub.add_argument("--device", help="auto (default), cpu, cuda, mps")
+    sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    sub.set_defaults(run=_quickstart)
 
-    train = commands.add_parser(
+
+def _add_train(commands) -> None:
+    sub = commands.add_parser(
         "train",
         help="train one stage of a shipped model again, or of your own length",
         description="First the autoencoder, then, in the same folder, the diffusion model: "
         "its weights are in DIR/model at the end. The classifier is the judge of prompts that "
         "`evaluate` asks; it stands alone.",
     )
-    train.add_argument("stage", choices=("autoencoder", "diffusion", "classifier"))
-    train.add_argument("--recipe", required=True, help="shapes, cifar10 or celeba64")
-    train.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie on disk")
-    train.add_argument("--steps", type=int, help="default: the recipe's, an hour or two in all")
-    train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE-trained")
-    train.add_argument("--seed", type=int, default=0, help="default: 0")
-    train.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
-    train.add_argument("--resume", action="store_true", help="go on with the stage in --out")
-    train.set_defaults(run=_train)
+    sub.add_argument("stage", choices=("autoencoder", "diffusion", "classifier"))
+    sub.add_argument("--recipe", required=True, help="shapes, cifar10 or celeba64")
+    sub.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie on disk")
+    sub.add_argument("--steps", type=int, help="default: the recipe's, an hour or two in all")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE-trained")
+    sub.add_argument("--seed", type=int, default=0, help="default: 0")
+    sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    sub.add_argument("--resume", action="store_true", help="go on with the stage in --out")
+    sub.set_defaults(run=_train)
 
-    sample = commands.add_parser("sample", help="draw pictures from a trained model")
-    sample.add_argument("model", help="shapes, cifar10, celeba64, or a model's folder")
-    sample.add_argument("--out", type=Path, required=True, metavar="FILE.png")
-    sample.add_argument("--prompt", help="what to show, such as 'a large red circle'")
-    sample.add_argument("--guidance", type=float, help="how much the prompt counts")
-    sample.add_argument("--count", type=int, default=16, help="default: 16")
-    sample.add_argument(
+
+def _add_sample(commands) -> None:
+    sub = commands.add_parser("sample", help="draw pictures from a trained model")
+    sub.add_argument("model", help="shapes, cifar10, celeba64, or a model's folder")
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    sub.add_argument("--prompt", help="what to show, such as 'a large red circle'")
+    sub.add_argument("--guidance", type=float, help="how much the prompt counts")
+    sub.add_argument("--count", type=int, default=16, help="default: 16")
+    sub.add_argument(
         "--sampler", default="dpm++", help="ddpm, ddim, dpm++ (default), heun or plms"
     )
-    sample.add_argument("--steps", type=int, default=20, help="default: 20")
-    sample.add_argument("--seed", type=int, default=0, help="default: 0")
-    sample.set_defaults(run=_sample)
+    sub.add_argument("--steps", type=int, default=20, help="default: 20")
+    sub.add_argument("--seed", type=int, default=0, help="default: 0")
+    sub.set_defaults(run=_sample)
 
-    measure = commands.add_parser(
+
+def _add_evaluate(commands) -> None:
+    sub = commands.add_parser(
         "evaluate",
         help="measure a trained model against real pictures",
         description="Prints tables of what docs/measures.md explains. Needs the feature "
         "network: pip install 'ldm-edu[evaluate]'.",
     )
-    measure.add_argument("model", help="shapes, cifar10, celeba64, or a model's folder")
-    measure.add_argument("--data", help="default: what the model was trained on")
-    measure.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie")
-    measure.add_argument("--count", type=int, default=2000, help="N of a row; default: 2000")
-    measure.add_argument("--guidance", type=float, help="default: the model's own")
-    measure.add_argument("--steps", type=int, default=20, help="of sampling; default: 20")
-    measure.add_argument("--seed", type=int, default=0, help="default: 0")
-    measure.add_argument("--out", type=Path, metavar="FILE.json", help="for all numbers")
-    measure.set_defaults(run=_evaluate)
-    return parser
+    sub.add_argument("model", help="shapes, cifar10, celeba64, or a model's folder")
+    sub.add_argument("--data", help="default: what the model was trained on")
+    sub.add_argument("--root", metavar="FOLDER", help="where cifar10 or celeba64 lie")
+    sub.add_argument("--count", type=int, default=2000, help="N of a row; default: 2000")
+    sub.add_argument("--guidance", type=float, help="default: the model's own")
+    sub.add_argument("--steps", type=int, default=20, help="of sampling; default: 20")
+    sub.add_argument("--seed", type=int, default=0, help="default: 0")
+    sub.add_argument("--out", type=Path, metavar="FILE.json", help="for all numbers")
+    sub.set_defaults(run=_evaluate)
 
 
 def _quickstart(options: argparse.Namespace) -> None:
@@ -116,16 +131,20 @@ def _quickstart(options: argparse.Namespace) -> None:
                 )
     else:
         plan = Plan(**asked)
-    try:
+    with _told_how_to_go_on(f"ldm-edu quickstart --resume --out {out}"):
         quickstart(plan, out, options.resume)
-    except KeyboardInterrupt as stopped:
-        again = (
-            f"{stopped or 'interrupted'}; go on with: ldm-edu quickstart --resume --out {out}"
-        )
-        raise KeyboardInterrupt(again) from None
     print(
         f"Pictures: {out / 'samples.png'}\nThe whole story, in a browser: {out / 'report.html'}"
     )
+
+
+@contextmanager
+def _told_how_to_go_on(command: str) -> Iterator[None]:
+    """A run that is stopped within says which command resumes it."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise KeyboardInterrupt(f"{stopped or 'interrupted'}; go on with: {command}") from None
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -138,11 +157,8 @@ def _train(options: argparse.Namespace) -> None:
     out = options.out or Path("runs") / f"{options.recipe}-trained"
     names = ("root", "steps", "resume", "device")
     settings = {name: getattr(options, name) for name in names}
-    try:
+    with _told_how_to_go_on(f"{training.command(options.stage)} --resume --out {out}"):
         train_stage(options.stage, training, out, **settings)
-    except KeyboardInterrupt as stopped:
-        again = f"{training.command(options.stage)} --resume --out {out}"
-        raise KeyboardInterrupt(f"{stopped or 'interrupted'}; go on with: {again}") from None
     print(f"Trained: {out / ('model' if options.stage == 'diffusion' else options.stage)}")
 
 
@@ -152,11 +168,8 @@ def _train_classifier(options: argparse.Namespace) -> None:
 
     name, out = options.recipe, options.out or Path("runs") / f"{options.recipe}-judge"
     settings = {key: getattr(options, key) for key in ("steps", "seed", "resume")}
-    try:
+    with _told_how_to_go_on(f"ldm-edu train classifier --recipe {name} --resume --out {out}"):
         judge = train_classifier(name, options.root, out, **settings)
-    except KeyboardInterrupt as stopped:
-        again = f"ldm-edu train classifier --recipe {name} --resume --out {out}"
-        raise KeyboardInterrupt(f"{stopped or 'interrupted'}; go on with: {again}") from None
     found = accuracy(judge, data.load(name, "test", options.root))
     for what, rate in found.items():
         print(

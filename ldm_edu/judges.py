@@ -17,10 +17,10 @@ from ldm_edu import checkpoint, data
 from ldm_edu.classifier import Classifier, ClassifierConfig
 from ldm_edu.data import ImageDataset, celeba
 from ldm_edu.data.captions import CLASSES, SPOKEN
-from ldm_edu.errors import InputError, StorageError
+from ldm_edu.errors import InputError
 from ldm_edu.latents import image_batch
 from ldm_edu.pretrained import weights_folder
-from ldm_edu.runs import Log, run_stage
+from ldm_edu.runs import Log, make_folder, run_stage
 from ldm_edu.training import TrainConfig, batch_index, seeded
 
 STAGE = "classifier"  # as a folder and the log name it
@@ -68,13 +68,12 @@ def train_classifier(
     """
     if name not in JUDGES:
         raise InputError(f"no judge of {name!r}: use one of {', '.join(JUDGES)}")
+    if steps is not None and steps < 2:
+        raise InputError(f"steps must be at least 2, found {steps}")
     if checkpoint.exists(out / STAGE) and not resume:
         raise InputError(f"{out / STAGE} already exists: add --resume to go on with it")
     recipe, train_set = JUDGES[name], data.load(name, "train", root)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make the folder {out}: {error.strerror}") from None
+    make_folder(out)
     with seeded(seed, 1):
         model = Classifier(recipe.classifier).to(memory_format=torch.channels_last)
     names = ("lr", "warmup", "weight_decay", "ema")

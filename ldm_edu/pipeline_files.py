@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ldm_edu import checkpoint
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
 from ldm_edu.bpe import ClipTokenizer
-from ldm_edu.errors import CheckpointError, InputError
+from ldm_edu.errors import CheckpointError
 from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.unet import UNet, UNetConfig
@@ -39,7 +39,7 @@ def write_pipeline(folder: str | Path, pipe, half: bool, notes: dict[str, Any]) 
         config["text_encoder"] = pipe.text_encoder.config.to_dict()
         parts["text_encoder"] = pipe.text_encoder
     tensors = {name: module.state_dict() for name, module in parts.items()}
-    checkpoint.save(folder, config, _halved(tensors) if half else tensors)
+    checkpoint.save(folder, config, checkpoint.halved(tensors) if half else tensors)
 
 
 def read_pipeline(folder: str | Path, device: torch.device) -> dict[str, Any]:
@@ -73,16 +73,3 @@ def read_pipeline(folder: str | Path, device: torch.device) -> dict[str, Any]:
         "grid": Grid(**config.get("grid", {})),
         **parts,
     }
-
-
-def _halved(tensors: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    halves = {}
-    for part, group in tensors.items():
-        halves[part] = {k: v.half() if v.is_floating_point() else v for k, v in group.items()}
-        for name, value in halves[part].items():
-            if value.isfinite().all() != group[name].isfinite().all():
-                raise InputError(
-                    f"{part}'s {name} reaches {group[name].abs().max().item():.3g}, float16 "
-                    "ends at 65504: save it with half=False"
-                )
-    return halves

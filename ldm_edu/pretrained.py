@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from ldm_edu import checkpoint
+from ldm_edu.data import NAMES
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.pipeline import LatentDiffusion
 
-NAMES = ("shapes", "cifar10", "celeba64")
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -1,18 +1,17 @@
 """The whole story in one call: images -> autoencoder -> latents -> denoiser -> new images."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from ldm_edu import checkpoint, data
 from ldm_edu.data.shapes import one_object
-from ldm_edu.errors import CheckpointError, InputError, StorageError
-from ldm_edu.images import image_grid, save_png, to_uint8, write_atomic
+from ldm_edu.errors import CheckpointError, InputError
+from ldm_edu.images import image_grid, save_png, to_uint8
 from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.quickstart_report import write_quickstart_report
 from ldm_edu.recipes import QUICKSTART
-from ldm_edu.runs import Log
+from ldm_edu.runs import Log, read_plan, write_plan
 from ldm_edu.stages import (
     AUTOENCODER,
     DIFFUSION,
@@ -72,10 +71,10 @@ class Plan:
 
 def saved_plan(out: Path) -> Plan:
     """The plan of the run in `out`. Raises CheckpointError if there is none."""
-    try:
-        return Plan(**json.loads((out / "run.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{out} holds no run to resume: {error}") from None
+    plan = read_plan(out, Plan)
+    if plan is None:
+        raise CheckpointError(f"{out} holds no run to resume")
+    return plan
 
 
 def quickstart(plan: Plan, out: Path, resume: bool = False) -> LatentDiffusion:
@@ -94,7 +93,7 @@ def quickstart(plan: Plan, out: Path, resume: bool = False) -> LatentDiffusion:
     if recipe.one_object:
         train_set, test_set = one_object(train_set), one_object(test_set)
     if not resume:
-        _write_plan(plan, out)
+        write_plan(out, plan)
     log = Log(out / "log.jsonl")
     lengths = plan.lengths(recipe.autoencoder_share)
     try:
@@ -134,11 +133,3 @@ def quickstart(plan: Plan, out: Path, resume: bool = False) -> LatentDiffusion:
         plan.command,
     )
     return pipe
-
-
-def _write_plan(plan: Plan, out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make the folder {out}: {error.strerror}") from None
-    write_atomic(out / "run.json", (json.dumps(asdict(plan), indent=2) + "\n").encode())

@@ -11,11 +11,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -26,6 +26,7 @@ from ldm_edu.images import write_atomic
 from ldm_edu.training import TrainConfig, TrainState, train
 
 SAVE_SECONDS = 60.0
+P = TypeVar("P")  # a dataclass
 _WARM, _TIMED = 3, 10  # steps to reach speed, steps to measure it
 
 
@@ -99,6 +100,28 @@ def _steps_within(
     # the median, so that one hiccup of the machine does not shorten the whole run
     per_step = statistics.median(b - a for a, b in pairwise(marks[_WARM - 1 :]))
     return max(2, round(time_left.total_seconds() / per_step))
+
+
+def make_folder(out: Path) -> None:
+    """Make a run's folder, with those above it. Raises StorageError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {out}: {error.strerror}") from None
+
+
+def write_plan(out: Path, plan: Any) -> None:
+    """Leave in `out`, made if need be, what its run was asked for, as run.json."""
+    make_folder(out)
+    write_atomic(out / "run.json", (json.dumps(asdict(plan), indent=2) + "\n").encode())
+
+
+def read_plan(out: Path, kind: type[P]) -> P | None:
+    """What `write_plan` left in `out`: a `kind`, or None if that is not there."""
+    try:
+        return kind(**json.loads((out / "run.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def finished(folder: Path) -> bool:

@@ -6,17 +6,15 @@
 The folder keeps both stages' states, the latents, a log, and at last `model/`.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ldm_edu import checkpoint, data
 from ldm_edu.autoencoder import Autoencoder
-from ldm_edu.errors import CheckpointError, InputError, StorageError
-from ldm_edu.images import write_atomic
+from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.recipes import TRAINED
-from ldm_edu.runs import Log, finished
+from ldm_edu.runs import Log, finished, read_plan, write_plan
 from ldm_edu.stages import (
     AUTOENCODER,
     DIFFUSION,
@@ -71,19 +69,13 @@ def train_stage(
     recipe, device, seed = TRAINED[training.recipe], pick_device(device), training.seed
     _check_folder(stage, training, out, resume)
     train_set = data.load(recipe.data, "train", root)
-    _write_run(training, out)
+    write_plan(out, training)
     lengths = dict(zip(STAGES, recipe.steps, strict=True)) | ({stage: steps} if steps else {})
     log = Log(out / "log.jsonl")
     try:
-        # a finished stage is read back
-        autoencoder = train_autoencoder(
-            recipe,
-            train_set,
-            out / AUTOENCODER,
-            log,
-            lengths[AUTOENCODER],
-            training.seed,
-            device,
+        length = lengths[AUTOENCODER]
+        autoencoder = train_autoencoder(  # where it is finished, it is read back
+            recipe, train_set, out / AUTOENCODER, log, length, seed, device
         )
         if stage == AUTOENCODER:
             return autoencoder
@@ -109,10 +101,9 @@ def _check_folder(stage: str, training: Training, out: Path, resume: bool) -> No
                 f"with --out {out}"
             )
         return
-    try:
-        found = Training(**json.loads((out / "run.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        raise InputError(f"{out} exists and holds no training of a recipe") from None
+    found = read_plan(out, Training)
+    if found is None:
+        raise InputError(f"{out} exists and holds no training of a recipe")
     if found != training:
         raise InputError(f"{out} holds {found}, not {training}: name another folder")
     if checkpoint.exists(out / stage) and not resume:
@@ -122,11 +113,3 @@ def _check_folder(stage: str, training: Training, out: Path, resume: bool) -> No
             f"the autoencoder in {out} is not finished: go on with "
             f"`{training.command(AUTOENCODER)} --resume --out {out}`"
         )
-
-
-def _write_run(training: Training, out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make the folder {out}: {error.strerror}") from None
-    write_atomic(out / "run.json", (json.dumps(asdict(training), indent=2) + "\n").encode())

@@ -1,10 +1,13 @@
 """What several test files need."""
 
+import os
+import signal
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from ldm_edu import stages
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
 from ldm_edu.diffusion import Parameterisation
 from ldm_edu.pipeline import LatentDiffusion
@@ -53,7 +56,49 @@ def small_pipeline(
     return LatentDiffusion(*parts[:2], schedule, parameterisation, 16, *extra)
 
 
+def captioned_pipeline(
+    captions: list[str] | None = None, side: int = 32, words_std: float = 0.1
+) -> LatentDiffusion:
+    """Random weights for images of `side`; with captions, it knows their words."""
+    autoencoder = filled(
+        Autoencoder(
+            AutoencoderConfig(
+                latent_channels=4, channels=(8, 8), blocks=1, patch=2, groups=4, linear=True
+            )
+        )
+    )
+    width = None if captions is None else 8
+    unet = UNetConfig(4, 4, channels=(8, 8), blocks=1, heads=2, groups=4, context_dim=width)
+    words = ()
+    if captions is not None:
+        tokenizer = WordTokenizer.of_captions(captions)
+        text = TextEncoderConfig(tokenizer.vocabulary, tokenizer.length, 8)
+        words = tokenizer, filled(TextEncoder(text), std=words_std)
+    return LatentDiffusion(autoencoder, filled(UNet(unet)), NoiseSchedule(), "v", side, *words)
+
+
 def images(n: int = 2, side: int = 16, seed: int = 0) -> Tensor:
     """Random images (n, 3, side, side) in [-1, 1]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(n, 3, side, side, generator=generator) * 2 - 1
+
+
+def interrupt_in(monkeypatch, stage, at):
+    """Send Ctrl-C while step `at` of a stage is under way."""
+    name = {"autoencoder": "autoencoder_loss", "diffusion": "diffusion_loss"}[stage]
+    loss, calls = getattr(stages, name), []
+
+    def interrupted(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(*args, **kwargs)
+
+    monkeypatch.setattr(stages, name, interrupted)
+
+
+def weights(folder):
+    """The model that a run left in `folder`: every tensor, by part and name."""
+    pipe = LatentDiffusion.load(folder / "model")
+    parts = {"ae": pipe.autoencoder, "unet": pipe.unet, "text": pipe.text_encoder}
+    return {f"{p}.{k}": v for p, m in parts.items() for k, v in m.state_dict().items()}

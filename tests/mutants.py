@@ -155,7 +155,7 @@ MUTANTS = [
     # pipeline.py
     Mutant("decoded images not clamped", "pipeline.py",
            ".clamp(-1, 1).float().cpu()", ".float().cpu()", "test_pipeline.py"),
-    Mutant("half precision not checked", "pipeline_files.py",
+    Mutant("half precision not checked", "checkpoint.py",
            "if value.isfinite().all() != group[name].isfinite().all():", "if False:",
            "test_pipeline.py"),
     # tasks.py, inpainting.py
@@ -244,6 +244,23 @@ MUTANTS = [
     Mutant("dials of samples in another order", "lab/sampling.py",
            "product(*(axis.values() for axis in axes))",
            "product(*(axis.values() for axis in axes[::-1]))", "test_lab_sampling.py"),
+    # what words needed, and runs stage by stage
+    Mutant("least weight near noise left out", "diffusion.py",
+           "snr.clamp(snr_floor, min_snr)", "snr.clamp(max=min_snr)", "test_diffusion.py"),
+    Mutant("coordinates from 0", "unet.py",
+           "torch.linspace(-1, 1, n,", "torch.linspace(0, 1, n,", "test_unet.py"),
+    Mutant("words drowned at the start", "text.py",
+           "nn.init.normal_(embedding.weight)", "nn.init.normal_(embedding.weight, std=0.02)",
+           "test_text.py"),
+    Mutant("two objects taken for one", "data/shapes.py",
+           "len(parse(text).objects) == 1", "len(parse(text).objects) == 2",
+           "data/test_shapes.py test_quickstart.py"),
+    Mutant("an unfinished autoencoder used", "runs.py",
+           'config["step"] == config["train"]["steps"]', "True", "test_train_model.py"),
+    Mutant("pixels scaled and not back", "pixels.py",
+           "z / self.latent_scale[:, None, None]", "z", "test_pixels.py"),
+    Mutant("the film's guess is the noisy latent", "lab/denoising.py",
+           "[s.z0_hat for s in states]", "[s.z_t for s in states]", "test_lab_denoising.py"),
 ]
 # fmt: on
 

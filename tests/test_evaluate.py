@@ -4,18 +4,10 @@ import json
 
 import pytest
 import torch
-from helpers import filled
+from helpers import captioned_pipeline
 
 from ldm_edu import (
-    Autoencoder,
-    AutoencoderConfig,
     LatentDiffusion,
-    NoiseSchedule,
-    TextEncoder,
-    TextEncoderConfig,
-    UNet,
-    UNetConfig,
-    WordTokenizer,
     checkpoint,
 )
 from ldm_edu import evaluate as evaluation
@@ -39,26 +31,8 @@ def no_clock(monkeypatch):
     monkeypatch.setattr(evaluation, "sampling_time", lambda pipe: 1.5)
 
 
-def model(captions=None, side=32):
-    autoencoder = filled(
-        Autoencoder(
-            AutoencoderConfig(
-                latent_channels=4, channels=(8, 8), blocks=1, patch=2, groups=4, linear=True
-            )
-        )
-    )
-    width = None if captions is None else 8
-    unet = UNetConfig(4, 4, channels=(8, 8), blocks=1, heads=2, groups=4, context_dim=width)
-    words = ()
-    if captions is not None:
-        tokenizer = WordTokenizer.of_captions(captions)
-        text = TextEncoderConfig(tokenizer.vocabulary, tokenizer.length, 8)
-        words = tokenizer, filled(TextEncoder(text))
-    return LatentDiffusion(autoencoder, filled(UNet(unet)), NoiseSchedule(), "v", side, *words)
-
-
 def measured(name, words, train, test, judge=None):
-    found = evaluate(model(words), train, test, SPACES, judge, count=12, steps=1)
+    found = evaluate(captioned_pipeline(words), train, test, SPACES, judge, count=12, steps=1)
     assert found["data"] == name and found["count"] == 12
     assert list(found["likeness"]["toy"]) == ROWS
     assert json.loads(json.dumps(plain(found), allow_nan=False))["count"] == 12
@@ -88,7 +62,7 @@ def test_shapes_without_captions_are_only_clean_or_not():
 
 def test_guidance_is_the_models_own_unless_told(monkeypatch):
     train, test, asked = shapes.make(24, 1, "never"), shapes.make(8, 2), []
-    pipe, sample = model(WORDS), LatentDiffusion.sample
+    pipe, sample = captioned_pipeline(WORDS), LatentDiffusion.sample
 
     def spy(self, n, **options):
         asked.append(options.get("guidance"))
@@ -146,7 +120,9 @@ def test_what_is_compared_to_is_never_what_is_compared(monkeypatch):
         return likeness(real, other)
 
     monkeypatch.setattr(evaluation, "likeness", spy)
-    evaluate(model(), train._replace(images=marked), test, SPACES, count=12, steps=1)
+    evaluate(
+        captioned_pipeline(), train._replace(images=marked), test, SPACES, count=12, steps=1
+    )
     (reference, floor), *others = seen
     assert sorted(reference + floor) == list(range(24)) and reference != list(range(12))
     assert len(others) == 2 and all(real == reference for real, _ in others)
@@ -157,13 +133,13 @@ def test_what_cannot_be_measured_is_said_before_anything_is_drawn(monkeypatch):
     train, test = shapes.make(24, 1, "never"), shapes.make(4, 2)
     for count in (9, 13):
         with pytest.raises(InputError, match=f"from 10 to 12, .* found {count}"):
-            evaluate(model(), train, test, SPACES, count=count)
+            evaluate(captioned_pipeline(), train, test, SPACES, count=count)
     with pytest.raises(InputError, match="images of 64 pixels, shapes has 32"):
-        evaluate(model(side=64), train, test, SPACES, count=12)
+        evaluate(captioned_pipeline(side=64), train, test, SPACES, count=12)
     with pytest.raises(InputError, match="the prompts of cifar10 need a judge"):
-        evaluate(model(), train._replace(name="cifar10"), test, SPACES, count=12)
+        evaluate(captioned_pipeline(), train._replace(name="cifar10"), test, SPACES, count=12)
     with pytest.raises(InputError, match="does not know the word"):
-        evaluate(model(["red"]), train, test, SPACES, count=12)
+        evaluate(captioned_pipeline(["red"]), train, test, SPACES, count=12)
 
 
 def test_a_model_says_what_it_was_trained_on(tmp_path):

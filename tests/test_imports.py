@@ -67,7 +67,7 @@ ALLOWED = {
     "inpainting": SAMPLING,
     "pipeline_files": MODELS | {"checkpoint", "schedule"},
     "pipeline": MODELS | SAMPLING | {"inpainting", "pipeline_files", "tasks"},
-    "pretrained": {"checkpoint", "pipeline"},
+    "pretrained": {"checkpoint", "data", "pipeline"},
     "stable_diffusion": MODELS | {"checkpoint", "data", "diffusion", "pipeline", "schedule"},
     # a run of the quick start
     "recipes": {"autoencoder", "unet"},

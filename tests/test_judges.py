@@ -152,6 +152,12 @@ def test_rates_count_yes_and_no_apart():
     assert rates(decided[:4], due[:4]).no != rates(decided[:4], due[:4]).no  # none: NaN
 
 
+def test_a_single_step_is_refused_and_writes_nothing(tmp_path):
+    with pytest.raises(InputError, match="at least 2, found 0"):
+        train_classifier("cifar10", None, tmp_path / "a", steps=0)
+    assert not (tmp_path / "a").exists()
+
+
 def test_unknown_and_absent_judges_are_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no judge of 'shapes': use one of celeba64, cifar10"):
         load_judge("shapes")

@@ -4,18 +4,9 @@ import math
 
 import pytest
 import torch
-from helpers import filled
+from helpers import captioned_pipeline
 
 from ldm_edu import (
-    Autoencoder,
-    AutoencoderConfig,
-    LatentDiffusion,
-    NoiseSchedule,
-    TextEncoder,
-    TextEncoderConfig,
-    UNet,
-    UNetConfig,
-    WordTokenizer,
     measures,
 )
 from ldm_edu.images import to_uint8
@@ -25,16 +16,7 @@ from ldm_edu.metrics import frechet_distance, kernel_distance, precision_recall
 
 @pytest.fixture(scope="module")
 def pipe():
-    sizes = AutoencoderConfig(
-        latent_channels=4, channels=(8, 8), blocks=1, patch=2, groups=4, linear=True
-    )
-    tokenizer = WordTokenizer.of_captions(["red", "blue"])
-    text = TextEncoderConfig(tokenizer.vocabulary, tokenizer.length, 8)
-    unet = UNetConfig(4, 4, channels=(8, 8), blocks=1, heads=2, groups=4, context_dim=8)
-    parts = filled(UNet(unet)), NoiseSchedule(), "v", 32
-    return LatentDiffusion(
-        filled(Autoencoder(sizes)), *parts, tokenizer, filled(TextEncoder(text), std=1.0)
-    )
+    return captioned_pipeline(["red", "blue"], words_std=1.0)
 
 
 @pytest.mark.parametrize("sampler", ["dpm++", "ddpm"])

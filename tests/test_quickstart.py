@@ -3,11 +3,11 @@
 import json
 import os
 import re
-import signal
 from dataclasses import replace
 
 import pytest
 import torch
+from helpers import interrupt_in, weights
 
 from ldm_edu import LatentDiffusion, cli, data, quickstart, recipes, stages
 from ldm_edu.autoencoder import AutoencoderConfig
@@ -38,26 +38,6 @@ def small(monkeypatch):
 
 def run(*arguments):
     return cli.main(["quickstart", *map(str, arguments)])
-
-
-def interrupt_in(monkeypatch, stage, at):
-    """Send Ctrl-C while step `at` of a stage is under way."""
-    name = {"autoencoder": "autoencoder_loss", "diffusion": "diffusion_loss"}[stage]
-    loss, calls = getattr(stages, name), []
-
-    def interrupted(*args, **kwargs):
-        calls.append(None)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return loss(*args, **kwargs)
-
-    monkeypatch.setattr(stages, name, interrupted)
-
-
-def weights(folder):
-    pipe = LatentDiffusion.load(folder / "model")
-    parts = {"ae": pipe.autoencoder, "unet": pipe.unet, "text": pipe.text_encoder}
-    return {f"{p}.{k}": v for p, m in parts.items() for k, v in m.state_dict().items()}
 
 
 def test_leaves_weights_log_samples_and_a_page(tmp_path, capsys):

@@ -1,13 +1,12 @@
 """The recorded commands: two stages in one folder, each stopped and gone on with at will."""
 
-import os
-import signal
 from dataclasses import replace
 
 import pytest
 import torch
+from helpers import interrupt_in, weights
 
-from ldm_edu import LatentDiffusion, cli, data, recipes, stages, train_model
+from ldm_edu import LatentDiffusion, cli, data, recipes, train_model
 from ldm_edu.autoencoder import AutoencoderConfig
 from ldm_edu.data.shapes import make
 from ldm_edu.unet import UNetConfig
@@ -32,25 +31,6 @@ def small(monkeypatch):
 def run(stage, out, *arguments, recipe="shapes"):
     options = ["--recipe", recipe, "--out", out, *arguments]
     return cli.main(["train", stage, *map(str, options)])
-
-
-def weights(out):
-    pipe = LatentDiffusion.load(out / "model")
-    parts = {"ae": pipe.autoencoder, "unet": pipe.unet, "text": pipe.text_encoder}
-    return {f"{p}.{k}": v for p, m in parts.items() for k, v in m.state_dict().items()}
-
-
-def interrupt_in(monkeypatch, stage, at):
-    name = {"autoencoder": "autoencoder_loss", "diffusion": "diffusion_loss"}[stage]
-    loss, calls = getattr(stages, name), []
-
-    def interrupted(*args, **kwargs):
-        calls.append(None)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return loss(*args, **kwargs)
-
-    monkeypatch.setattr(stages, name, interrupted)
 
 
 def test_two_commands_make_a_model_that_reads_captions(tmp_path, capsys):

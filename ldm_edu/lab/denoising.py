@@ -7,7 +7,8 @@ import torch
 from ldm_edu.diffusion import State
 from ldm_edu.errors import InputError
 from ldm_edu.film import Film, noise_label, side_by_side
-from ldm_edu.images import image_grid, latent_to_rgb, to_uint8
+from ldm_edu.images import latent_to_rgb, to_uint8
+from ldm_edu.lab.latent_space import enlarged
 from ldm_edu.pipeline import LatentDiffusion
 
 SIDE = 128  # pixels of a picture in the film
@@ -29,7 +30,7 @@ def denoising_film(pipe: LatentDiffusion, states: Sequence[State], columns: int 
         torch.stack([to_uint8(pipe.decode(z)) for z in frames])
         for frames in (z_t, [s.z0_hat for s in states])
     )
-    tracks = [_enlarged(track) for track in (colours, noisy, guess)]
+    tracks = [enlarged(track, SIDE) for track in (colours, noisy, guess)]
     alpha_bar = pipe.schedule.alpha_bar
     return Film(
         frames=side_by_side(tracks, columns),
@@ -41,10 +42,3 @@ def denoising_film(pipe: LatentDiffusion, states: Sequence[State], columns: int 
         panels=_PANELS,
         name="Step",
     )
-
-
-def _enlarged(track):
-    F, N = track.shape[:2]
-    scale = max(1, SIDE // track.shape[-1])
-    grown = [image_grid(image[None], 1, scale=scale) for image in track.flatten(0, 1)]
-    return torch.stack(grown).unflatten(0, (F, N))
