@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),--qui
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test mutants lab notebooks html lint format clean
+.PHONY: help quickstart test mutants lab notebooks html slides lint format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ notebooks: .venv/.notebooks ## run the notebooks and store what they show
 
 html: .venv/.notebooks ## write the notebooks as pages that need no network, into site/
 	$(BIN)/python -m ldm_edu.lab.export $(or $(ARGS),notebooks/*.ipynb)
+
+slides: .venv/.notebooks ## write the notebooks as slides that need no network, into slides/
+	$(BIN)/python -m ldm_edu.lab.export --out slides --slides $(or $(ARGS),notebooks/*.ipynb)
 
 lint: .venv/.dev ## check style and format
 	$(BIN)/python -m ruff check .

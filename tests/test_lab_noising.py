@@ -47,7 +47,7 @@ def test_the_labels_tell_t_and_snr(made):
 
 
 def test_the_dot_runs_down_the_curve(made):
-    *_, film = made
+    _, _, schedules, film = made
     places = []
     for frame in film.frames[1 : len(LEVELS) - 1]:
         red = (frame[:, :, SIDE:].permute(1, 2, 0) == RED).all(2).nonzero()
@@ -57,6 +57,11 @@ def test_the_dot_runs_down_the_curve(made):
     assert (rows.diff() > -0.5).all()
     assert rows[-1] > rows[0] + 40
     assert (columns.diff() > 2).all()
+    # the axis is logarithmic: rows are a straight line over log SNR
+    height = schedules["linear"].snr[list(LEVELS)[1:-1]].log()
+    height, rows = height - height.mean(), rows - rows.mean()
+    slope = (height * rows).sum() / height.square().sum()
+    assert (rows - slope * height).abs().max() < 1.5
 
 
 def test_the_density_has_area_one_and_counts_outliers_at_the_ends():

@@ -33,6 +33,7 @@ def run(path: Path) -> NotebookNode:
         kernel_name="python3",
         store_widget_state=True,
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     return book

@@ -1,6 +1,7 @@
 """Notebooks as web pages that need nothing else, films alive in them: `make html`.
 
     python -m ldm_edu.lab.export --out site notebooks/*.ipynb
+    python -m ldm_edu.lab.export --out slides --slides notebooks/*.ipynb
 
 Each notebook is run, and its films are written into the page with their script. Formulas become
 MathML, which browsers draw themselves. A widget that needs a kernel is told, not shown.
@@ -52,10 +53,15 @@ class PageExporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def page(book: NotebookNode, name: str) -> str:
-    """An executed notebook, with its widgets' state, as one HTML page."""
+def page(book: NotebookNode, name: str, slides: bool = False) -> str:
+    """An executed notebook, with its widgets' state, as one HTML page.
+
+    With `slides`, the page shows one slide at a time; they begin at the cells marked so.
+    """
     states = book.metadata.pop("widgets", {}).get(STATE, {}).get("state", {})
     for cell in book.cells:
+        if cell.metadata.get("slideshow", {}).get("slide_type") == "slide":
+            cell.metadata.setdefault("tags", []).append("slide")
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             view = data.pop(WIDGET, None)
@@ -63,12 +69,13 @@ def page(book: NotebookNode, name: str) -> str:
                 data["text/html"] = _alive(states.get(view["model_id"], {}), data)
     exporter = PageExporter()
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    films = f"{asset('film.js')}\n{asset('film_page.js')}"
     resources = {
         "metadata": {"name": name},
-        "film_css": asset("film.css"),
-        "film_js": films,
+        "page_css": asset("film.css") + (asset("slides.css") if slides else ""),
+        "page_scripts": [asset("film.js") + asset("film_page.js")],
     }
+    if slides:
+        resources["page_scripts"].append(asset("slides.js"))
     body, _ = exporter.from_notebook_node(book, resources)
     return body
 
@@ -90,11 +97,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m ldm_edu.lab.export")
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("site"))
+    parser.add_argument("--slides", action="store_true", help="one slide at a time")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for path in options.notebooks:
         target = options.out / f"{path.stem}.html"
-        write_atomic(target, page(run(path), path.stem).encode())
+        write_atomic(target, page(run(path), path.stem, options.slides).encode())
         print(f"{target}: {target.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 

@@ -22,6 +22,7 @@ from ldm_edu.images import encode_webp, image_grid, require_uint8, to_uint8
 
 INCH = 96  # CSS pixels
 SHARPNESS = 1.5  # picture pixels a CSS pixel
+QUALITY = 75  # of pictures that may lose a little
 BLUE, ORANGE, GREEN, RED, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"
 COLORS = (
     BLUE,
@@ -101,15 +102,24 @@ def _pixels(canvas: FigureCanvasAgg) -> Tensor:
     return pixels.view(height, width, 4)[..., :3].permute(2, 0, 1).contiguous()
 
 
-def figure_html(image: Tensor, alt: str, caption: str = "", width: int | None = None) -> str:
+def figure_html(
+    image: Tensor,
+    alt: str,
+    caption: str = "",
+    width: int | None = None,
+    exact: bool = True,
+) -> str:
     """uint8 (3, H, W) as a <figure> of at most `width` CSS pixels, with `alt` and a caption.
 
+    exact: keep every pixel; else the picture may lose a little where that makes it smaller.
     Raises InputError where `alt` is empty: a figure that is not described is not seen by all.
     """
     require_uint8(image, "image", "3 H W")
     if not alt.strip():
         raise InputError("alt is empty; say in a sentence what the figure shows")
-    content = base64.b64encode(encode_webp(image, lossless=True)).decode()
+    kept = encode_webp(image, lossless=True)
+    kept = kept if exact else min(kept, encode_webp(image, QUALITY), key=len)
+    content = base64.b64encode(kept).decode()
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return (
         f'<figure style="margin: 0.5em 0"><img alt="{escape(alt)}" '

@@ -94,7 +94,8 @@ def stills(film: Film) -> tuple[Tensor, list[str]]:
     """A few frames of the film's first shot as one picture, uint8 (3, H, W); their labels."""
     length = len(film.frames) // film.shots
     first = film.start // length * length
-    shown = [first + k for k in pick(length, STILLS)]
+    few = film.frames.shape[3] > STRIP // 2  # they are kept in git
+    shown = [first + k for k in pick(length, 4 if few else STILLS)]
     columns = max(1, min(len(shown), STRIP // film.frames.shape[3]))
     while len(shown) % columns:
         columns -= 1
@@ -107,4 +108,4 @@ def stills_html(film: Film) -> str:
     strip, labels = stills(film)
     order = "; ".join(labels)
     caption = f"{film.caption} Stills, in reading order: {order}. Run the cell for the slider."
-    return figure_html(strip, f"{film.alt} Stills: {order}.", caption.strip())
+    return figure_html(strip, f"{film.alt} Stills: {order}.", caption.strip(), exact=False)

@@ -274,3 +274,32 @@ def test_films_go_on_when_the_kernel_has_gone(lab_page):
     lab_page.keyboard.press("ArrowRight")
     assert letter.get_attribute("aria-valuetext") == "b"
     assert lab_page.locator("canvas.ldm-film-canvas").nth(1).evaluate(CANVAS) != before
+
+
+def test_slides_turn_and_leave_the_arrow_keys_to_sliders(browser, book):
+    from ldm_edu.lab.execute import run
+    from ldm_edu.lab.export import page as as_page
+
+    executed = run(book)
+    for cell in executed.cells[:2]:
+        cell.metadata["slideshow"] = {"slide_type": "slide"}
+    target = book.with_name("slides.html")
+    target.write_text(as_page(executed, "slides", slides=True), encoding="utf-8")
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 700})
+    page = context.new_page()
+    page.goto(target.as_uri())
+    page.wait_for_function("() => document.querySelectorAll('[data-ready]').length === 2")
+    place, t = page.locator(".slide-place"), slider(page, "Noise level t")
+    assert place.inner_text() == "1 / 2"
+    assert page.get_by_role("heading", name="Films").is_visible()
+    assert t.count() == 0  # hidden
+    page.keyboard.press("PageDown")
+    assert place.inner_text() == "2 / 2"
+    assert not page.get_by_role("heading", name="Films").is_visible()
+    t.focus()
+    page.keyboard.press("ArrowRight")
+    assert t.get_attribute("aria-valuetext").startswith("t = 50,")
+    assert place.inner_text() == "2 / 2"
+    page.get_by_role("button", name="Slide before").click()
+    assert place.inner_text() == "1 / 2"
+    context.close()
