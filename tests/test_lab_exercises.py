@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import small_pipeline
 
 from ldm_edu import NoiseSchedule, samplers
 from ldm_edu.diffusion import Prediction, diffusion_loss, q_sample
@@ -92,6 +93,10 @@ def overdone(channels, blocks):
 
 
 WRITTEN = [  # as a student may write them, not as the exercises hold them
+    ("latent_shape", lambda size, f, c: (size // f, size // f, c), "channels come first"),
+    ("latent_shape", lambda size, f, c: (c, size // f**2, size // f**2), "divide by f twice"),
+    ("unet_calls", lambda n, steps, w: n * steps, "twice a step"),
+    ("unet_calls", lambda n, steps, w: steps if w == 1 else 2 * steps, "Every one of the n"),
     ("recover_x0", lambda x, t, e, ab: (x - (1 - ab[t]) * e) / ab[t].sqrt(), "square root"),
     ("recover_x0", lambda x, t, e, ab: x / ab[t].sqrt() + (1 / ab[t] - 1).sqrt() * e, "sign"),
     ("recover_x0", moved, "off by one"),
@@ -191,6 +196,20 @@ def test_unknown_names_and_hints_are_refused(capsys):
 
 
 # ---- the right answers are the library's, or torch's, not only our own formula
+
+
+def test_start_exercises_agree_with_the_library():
+    pipe = small_pipeline(words=True)
+    f, channels = pipe.autoencoder.config.factor, pipe.autoencoder.config.latent_channels
+    z = pipe.encode(torch.zeros(1, 3, 24, 24))
+    assert SOLVED["latent_shape"](24, f, channels) == tuple(z[0].shape)
+
+    seen = []
+    pipe.unet.register_forward_pre_hook(lambda unet, given: seen.append(len(given[0])))
+    for guidance in (1.0, 3.0):
+        seen.clear()
+        pipe.sample(3, prompt="red circle", steps=5, guidance=guidance)
+        assert sum(seen) == SOLVED["unet_calls"](3, 5, guidance)
 
 
 def test_noise_exercises_agree_with_the_library():
