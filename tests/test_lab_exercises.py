@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import small_pipeline
+from helpers import images, small_pipeline
 
-from ldm_edu import NoiseSchedule, samplers
+from ldm_edu import NoiseSchedule, WordTokenizer, samplers
 from ldm_edu.diffusion import Prediction, diffusion_loss, q_sample
 from ldm_edu.errors import InputError
 from ldm_edu.lab.exercises import EXERCISES, check, hint
 from ldm_edu.lab.exercises.checking import HINTS, verdict
+from ldm_edu.layers import Attention
 
 SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
 MISTAKES = [
@@ -92,6 +93,23 @@ def overdone(channels, blocks):
     return [channels[0]] + [c for c in channels for _ in range(blocks + 1)]
 
 
+def counted(caption, ids, length):
+    row = [ids[word] for word in caption.split() if word in ids]
+    while len(row) <= length:
+        row.append(0)
+    return row
+
+
+def masked_late(scores):
+    weights = scores.softmax(1)
+    return weights * (torch.arange(len(scores))[:, None] >= torch.arange(len(scores)))
+
+
+def looked_ahead(scores):
+    future = torch.ones_like(scores).triu().bool()
+    return scores.masked_fill(~future, float("-inf")).softmax(1)
+
+
 WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("latent_shape", lambda size, f, c: (size // f, size // f, c), "channels come first"),
     ("latent_shape", lambda size, f, c: (c, size // f**2, size // f**2), "divide by f twice"),
@@ -115,6 +133,14 @@ WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("upsample", lambda h: torch.cat([torch.cat([h, h], 3)] * 2, 2), "side by side"),
     ("upsample", lambda h: h.repeat_interleave(2, 3).repeat(1, 1, 2, 1), "rows as a block"),
     ("skip_channels", unmarked, "after each downsampling"),
+    ("tokenize", lambda c, ids, n: [ids[w] for w in c.split() if w in ids], "not filled up"),
+    ("tokenize", counted, "one entry too many"),
+    ("causal_weights", masked_late, "mask after the softmax"),
+    ("causal_weights", looked_ahead, "the other triangle"),
+    ("levels_left", lambda s, levels: levels[: int(s * len(levels))], "the first levels"),
+    ("levels_left", lambda s, levels: levels[-round(s * len(levels)) :], "round up"),
+    ("blend", lambda z, z0, m, eps, ab: z.where(m > 0, z0), "put the clean latent in"),
+    ("blend", lambda z, z0, m, eps, ab: z.where(m > 0, ab * z0 + (1 - ab) * eps), "roots"),
     ("skip_channels", overdone, "the last level does not downsample"),
 ]
 
@@ -184,7 +210,10 @@ def test_every_case_counts():
 
 
 def _n(value):
-    return torch.zeros(0) if callable(value) else torch.as_tensor(value)
+    if isinstance(value, str):
+        return torch.tensor(list(value.encode()))
+    none = callable(value) or isinstance(value, dict)
+    return torch.zeros(0) if none else torch.as_tensor(value)
 
 
 def test_unknown_names_and_hints_are_refused(capsys):
@@ -271,3 +300,28 @@ def test_skip_channels_are_those_that_the_unet_takes_up_again(channels, blocks):
             taken.append(res.conv1.in_channels - width)  # h and the skip, side by side
             width = res.conv1.out_channels
     assert SOLVED["skip_channels"](channels, blocks) == taken[::-1]
+
+
+def test_word_exercises_agree_with_the_library():
+    tokenizer = WordTokenizer(["blue", "circle", "red"], length=5)
+    for caption in ("a red circle", "", "red red blue circle"):
+        row = SOLVED["tokenize"](caption, tokenizer.ids, tokenizer.length)
+        assert row == tokenizer([caption])[0].tolist()
+
+    attention = Attention(8, heads=1, causal=True)
+    tokens = torch.randn(1, 6, 8)
+    scores = attention.to_q(tokens) @ attention.to_k(tokens).mT / 8**0.5
+    mixed = SOLVED["causal_weights"](scores[0]) @ attention.to_v(tokens)
+    torch.testing.assert_close(attention.to_out(mixed), attention(tokens))
+
+    pipe, seen = small_pipeline(), []
+    pipe.unet.register_forward_pre_hook(lambda unet, given: seen.append(given[1][0].item()))
+    pipe.vary(images(1), strength=0.55, steps=9)
+    assert SOLVED["levels_left"](0.55, pipe.timesteps(9)) == seen
+
+    schedule, z0, z_t, eps = NoiseSchedule(), *torch.randn(3, 2, 4, 4, 4)
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2] = 1
+    found = SOLVED["blend"](z_t, z0, mask, eps, schedule.alpha_bar[300].item())
+    known = q_sample(schedule, z0, 300, eps)
+    torch.testing.assert_close(found, torch.where(mask > 0, z_t, known))
