@@ -74,17 +74,23 @@ def test_each_mask_is_painted_anew_under_each_caption(pipe, x0):
             assert torch.equal(painted, to_uint8(wanted[None])[0])
 
 
-def test_swaps_run_over_the_shares(pipe):
+def test_swaps_run_over_what_is_kept_and_for_how_long(pipe):
     pairs = {"red to blue": (RED, BLUE), "blue to red": (BLUE, RED)}
     film = swap_film(pipe, pairs, (0.0, 1.0), n=1, steps=2, seed=4)
-    assert film.labels == ["for 0% of the steps", "for 100% of the steps"] * 2
-    assert [(d.name, list(d.places)) for d in film.dials] == [("Swap", list(pairs))]
+    assert film.labels == ["for 0% of the steps", "for 100% of the steps"] * 4
+    assert [(d.name, list(d.places)) for d in film.dials] == [
+        ("Swap", list(pairs)),
+        ("What is kept", ["attention", "caption"]),
+    ]
     frames = iter(film.frames)
     for pair in pairs.values():
-        for share in (0.0, 1.0):
-            wanted = swap_word(pipe, *pair, share, 1, steps=2, seed=4)
-            for found, due in zip(panels(next(frames), 2, SIDE), wanted, strict=True):
-                assert torch.equal(found, to_uint8(due)[0])
+        for keep in ("attention", "caption"):
+            for share in (0.0, 1.0):
+                wanted = swap_word(pipe, *pair, share, 1, keep=keep, steps=2, seed=4)
+                for found, due in zip(panels(next(frames), 2, SIDE), wanted, strict=True):
+                    assert torch.equal(found, to_uint8(due)[0])
+    one = swap_film(pipe, {"red to blue": (RED, BLUE)}, (0.5,), n=1, steps=2)
+    assert [d.name for d in one.dials] == ["What is kept"]
 
 
 def test_nothing_to_show_is_refused(pipe, x0):

@@ -15,6 +15,7 @@ from ldm_edu.lab.word_swap import swap_word
 from ldm_edu.pipeline import LatentDiffusion
 
 SIDE = 128  # pixels of a picture in a film
+_KEPT = ("attention", "caption")  # of `swap_word`
 
 
 def vary_film(
@@ -91,26 +92,28 @@ def swap_film(
     n: int = 4,
     **options: object,
 ) -> Film:
-    """A word swapped in a caption, over the share of the steps that keep the attention.
+    """A word swapped in a caption, over what is kept of the first and for how many steps.
 
     pairs: what the dial says -> first and second caption. options: of `swap_word`.
     """
     _needed(pairs, "pairs")
     frames = [
-        swap_word(pipe, *pair, share, n, **options)
+        swap_word(pipe, *pair, share, n, keep=keep, **options)
         for pair in pairs.values()
+        for keep in _KEPT
         for share in shares
     ]
+    kept = Dial("What is kept", _KEPT)
     return Film(
         frames=_panels(frames, columns=2 if n > 1 else 1),
-        labels=[f"for {share:.0%} of the steps" for share in shares] * len(pairs),
+        labels=[f"for {share:.0%} of the steps" for share in shares] * len(_KEPT) * len(pairs),
         alt="Pictures of a caption, and beside them pictures of the caption with one word "
         "changed, from the same noise.",
         caption="The same place of both grids starts from the same noise.",
         start=0,
         panels=["the first caption", "one word changed"],
-        name="Attention kept",
-        dials=[Dial("Swap", list(pairs))] if len(pairs) > 1 else [],
+        name="Kept",
+        dials=[Dial("Swap", list(pairs)), kept] if len(pairs) > 1 else [kept],
     )
 
 
