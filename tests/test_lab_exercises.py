@@ -7,7 +7,14 @@ import pytest
 import torch
 from helpers import images, small_pipeline
 
-from ldm_edu import NoiseSchedule, WordTokenizer, samplers
+from ldm_edu import (
+    AutoencoderConfig,
+    DiagonalGaussian,
+    NoiseSchedule,
+    WordTokenizer,
+    metrics,
+    samplers,
+)
 from ldm_edu.diffusion import Prediction, diffusion_loss, q_sample
 from ldm_edu.errors import InputError
 from ldm_edu.lab.exercises import EXERCISES, check, hint
@@ -142,6 +149,12 @@ WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("blend", lambda z, z0, m, eps, ab: z.where(m > 0, z0), "put the clean latent in"),
     ("blend", lambda z, z0, m, eps, ab: z.where(m > 0, ab * z0 + (1 - ab) * eps), "roots"),
     ("skip_channels", overdone, "the last level does not downsample"),
+    ("psnr", lambda x, y: -10 * torch.log10(((x - y) ** 2).mean((1, 2, 3))), "range is 1"),
+    ("psnr", lambda x, y: 10 * torch.log10(4 / ((x - y) ** 2).mean()), "one number for the"),
+    ("fewer_times", lambda f, c: 3 * f / c, "f pixels high"),
+    ("fewer_times", lambda f, c: c / (3 * f * f), "turn the fraction round"),
+    ("channel_kl", lambda m, v: (m**2 + v.exp() - 1 - v).sum((0, 2, 3)) / len(m), "1/2"),
+    ("channel_kl", lambda m, v: (m**2 + v.exp() - 1 - v).mean((0, 2, 3)) / 2, "add up"),
 ]
 
 
@@ -300,6 +313,17 @@ def test_skip_channels_are_those_that_the_unet_takes_up_again(channels, blocks):
             taken.append(res.conv1.in_channels - width)  # h and the skip, side by side
             width = res.conv1.out_channels
     assert SOLVED["skip_channels"](channels, blocks) == taken[::-1]
+
+
+def test_compression_exercises_agree_with_the_library():
+    x, x_hat = (torch.rand(2, 3, 3, 8, 8, dtype=torch.float64) * 2 - 1).unbind()
+    assert torch.allclose(SOLVED["psnr"](x, x_hat), metrics.psnr(x, x_hat))
+    mean, logvar = torch.randn(2, 3, 4, 2, 2, dtype=torch.float64).unbind()
+    whole = DiagonalGaussian(mean, logvar).kl().mean()
+    assert torch.isclose(SOLVED["channel_kl"](mean, logvar).sum(), whole)
+    config = AutoencoderConfig()  # Stable Diffusion's: 512 x 512 pixels become 64 x 64 x 4
+    fewer = SOLVED["fewer_times"](config.factor, config.latent_channels)
+    assert fewer == 3 * 512**2 / (4 * 64**2)
 
 
 def test_word_exercises_agree_with_the_library():
