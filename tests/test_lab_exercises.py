@@ -19,7 +19,9 @@ from ldm_edu.diffusion import Prediction, diffusion_loss, q_sample
 from ldm_edu.errors import InputError
 from ldm_edu.lab.exercises import EXERCISES, check, hint
 from ldm_edu.lab.exercises.checking import HINTS, verdict
+from ldm_edu.latents import LatentSet, measure_scale
 from ldm_edu.layers import Attention
+from ldm_edu.seeds import slerp
 
 SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
 MISTAKES = [
@@ -117,6 +119,11 @@ def looked_ahead(scores):
     return scores.masked_fill(~future, float("-inf")).softmax(1)
 
 
+def backwards(a, b, share):
+    angle = torch.acos((a / a.norm() * b / b.norm()).sum())
+    return (torch.sin(share * angle) * a + torch.sin(angle - share * angle) * b) / angle.sin()
+
+
 WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("latent_shape", lambda size, f, c: (size // f, size // f, c), "channels come first"),
     ("latent_shape", lambda size, f, c: (c, size // f**2, size // f**2), "divide by f twice"),
@@ -155,6 +162,12 @@ WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("fewer_times", lambda f, c: c / (3 * f * f), "turn the fraction round"),
     ("channel_kl", lambda m, v: (m**2 + v.exp() - 1 - v).sum((0, 2, 3)) / len(m), "1/2"),
     ("channel_kl", lambda m, v: (m**2 + v.exp() - 1 - v).mean((0, 2, 3)) / 2, "add up"),
+    ("latent_std", lambda m, s: m.std(), "own variance is missing"),
+    ("latent_std", lambda m, s: (m.var() + s.mean()).sqrt(), "deviations do not"),
+    ("unscaled_snr", lambda t, s, ab: s * ab[t] / (1 - ab[t]), "has to be squared"),
+    ("unscaled_snr", lambda t, s, ab: ab[t] / (1 - ab[t]) / s**2, "divide by sigma"),
+    ("slerp", lambda a, b, s: torch.lerp(a, b, s), "straight line"),
+    ("slerp", backwards, "swapped"),
 ]
 
 
@@ -324,6 +337,22 @@ def test_compression_exercises_agree_with_the_library():
     config = AutoencoderConfig()  # Stable Diffusion's: 512 x 512 pixels become 64 x 64 x 4
     fewer = SOLVED["fewer_times"](config.factor, config.latent_channels)
     assert fewer == 3 * 512**2 / (4 * 64**2)
+
+
+def test_latent_space_exercises_agree_with_the_library():
+    mean, std = 3 * torch.randn(6, 4, 2, 2) + 1, torch.rand(6, 4, 2, 2)
+    _, theirs = measure_scale(LatentSet(mean, std), per_channel=False)
+    assert torch.isclose(torch.as_tensor(SOLVED["latent_std"](mean, std)), theirs[0])
+    schedule = NoiseSchedule()
+    ratio = SOLVED["unscaled_snr"](300, 2.0, schedule.alpha_bar)
+    x = 2 * torch.randn(200_000, dtype=torch.float64)
+    noise = q_sample(schedule, 0 * x[None], 300, torch.randn_like(x)[None])
+    signal = q_sample(schedule, x[None], 300, 0 * x[None])
+    assert torch.isclose(ratio, signal.var() / noise.var(), rtol=0.03)
+    a, b = torch.randn(2, 1, 4, 3, 3, dtype=torch.float64).unbind()
+    for share in (0.0, 0.3, 1.0):
+        theirs = slerp(a, b, torch.tensor([share]))
+        assert torch.allclose(SOLVED["slerp"](a, b, share), theirs)
 
 
 def test_word_exercises_agree_with_the_library():
