@@ -167,3 +167,13 @@ def enlarged(image: Tensor, side: int) -> Tensor:
     """uint8 (3, H, W) with each pixel repeated until the height is at most `side`."""
     require_uint8(image, "image", "3 H W")
     return image_grid(image[None], 1, scale=max(1, side // image.shape[1]))
+
+
+def beside(left: Tensor, right: Tensor) -> Tensor:
+    """Two pictures, uint8 (3, H, W) each, side by side on white; the lower one is filled up."""
+    height = max(left.shape[1], right.shape[1])
+    parts = [
+        torch.nn.functional.pad(part, (0, 12, 0, height - part.shape[1]), value=255)
+        for part in (left, right)
+    ]
+    return torch.cat(parts, dim=2)

@@ -10,7 +10,7 @@ from ldm_edu.diffusion import q_sample
 from ldm_edu.errors import InputError
 from ldm_edu.film import Dial, Film, noise_label
 from ldm_edu.images import to_uint8
-from ldm_edu.lab.figures import BLUE, ORANGE, RED, Flipbook, enlarged, subplots
+from ldm_edu.lab.figures import BLUE, ORANGE, RED, Flipbook, beside, enlarged, subplots
 from ldm_edu.schedule import NoiseSchedule
 
 SIDE = 256  # pixels of the picture's panel, at least half of it filled
@@ -52,7 +52,7 @@ def noising_film(
         for t in levels:
             x_t = q_sample(schedule, x0[None], t, eps[None])
             picture = enlarged(to_uint8(x_t)[0], SIDE)
-            frames.append(_beside(picture, charts.draw(name, t, x_t)))
+            frames.append(beside(picture, charts.draw(name, t, x_t)))
             labels.append(noise_label(t, schedule.alpha_bar[t].item()))
     return Film(
         frames=torch.stack(frames),
@@ -97,12 +97,3 @@ class _Charts:
         snr = self.schedules[name].snr[t].clamp(2e-5, 4e4).item()  # keep the dot in sight
         self.dot.set_data([t], [snr])
         return self.book.frame()
-
-
-def _beside(picture: Tensor, charts: Tensor) -> Tensor:
-    height = max(picture.shape[1], charts.shape[1])
-    parts = [
-        torch.nn.functional.pad(part, (0, 12, 0, height - part.shape[1]), value=255)
-        for part in (picture, charts)
-    ]
-    return torch.cat(parts, dim=2)

@@ -1,0 +1,54 @@
+"""What a network costs: operations, counted, and seconds, measured."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def flop(model: nn.Module, run: Callable[[nn.Module], object]) -> int:
+    """Operations of `run(model)`: the multiplications and additions of its matrix products.
+
+    They are counted on a copy on the device "meta", where PyTorch plans and computes nothing:
+    any size is quick. On the CPU its counter would miss attention. `run` makes its own inputs:
+    `flop(unet, lambda unet: unet(torch.randn(1, 3, 32, 32), torch.tensor([1])))`.
+    """
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        run(copy.deepcopy(model).to("meta"))
+    return counter.get_total_flops()
+
+
+def flop_by_size(model: nn.Module, run: Callable[[nn.Module], object]) -> dict[int, int]:
+    """The same, apart for each height of the maps that convolutions make: height -> operations.
+
+    What lies between two convolutions, such as attention, counts with the second.
+    """
+    spent, counted = {}, 0
+
+    def note(layer, given, output):
+        nonlocal counted
+        now = counter.get_total_flops()
+        spent[output.shape[2]] = spent.get(output.shape[2], 0) + now - counted
+        counted = now
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        copied = copy.deepcopy(model).to("meta")
+        for layer in copied.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.register_forward_hook(note)
+        run(copied)
+    return spent
+
+
+def seconds(run: Callable[[], object], repeats: int = 5) -> float:
+    """Seconds that `run()` takes: the median of some runs, after one to warm up."""
+    taken = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])
