@@ -158,6 +158,16 @@ def test_an_empty_mask_and_what_the_model_objects_to_are_told():
     assert painter.result == painter.picture
 
 
+def test_the_line_and_what_is_told_are_of_a_caption_unless_others_are_given():
+    x0 = images(1)[0]
+    assert MaskPainter(x0, inverted(x0), "Noise.").line == "Caption"
+    texts = {"line": "Level", "task": "Paint noise.", "done": "{share:.0%} is noise."}
+    painter = MaskPainter(x0, inverted(x0), "Noise.", strokes=[BAR], **texts)
+    assert (painter.line, painter.said) == ("Level", "Paint noise.")
+    painter.asked += 1
+    assert painter.said == "4% is noise."
+
+
 def test_its_text_has_no_address_and_its_picture_is_square():
     painter = MaskPainter(images(1)[0], inverted, "Noise.")
     data, _ = painter._repr_mimebundle_()

@@ -3,7 +3,8 @@
 //   picture, result   PNG bytes: what is painted on, and what the kernel made (may be empty)
 //   side              pixels of the picture, which is square
 //   strokes           [{ points: [[x, y], ...], radius, erase }], in pixels of the picture
-//   prompt            the caption that the new part should follow
+//   prompt            the text in the line: the caption that the new part should follow
+//   line              what the line is called
 //   asked             how often the button was pressed: the kernel answers each time
 //   said              what the kernel says: working, done, or what was wrong
 //   alt               what the picture shows
@@ -28,7 +29,7 @@ const BODY = `
       <div class="ldm-paint-stage">
         <canvas class="ldm-paint-result" role="img"></canvas>
       </div>
-      <figcaption>painted anew by the model</figcaption>
+      <figcaption>painted anew</figcaption>
     </figure>
   </div>
   <div class="ldm-film-bar">
@@ -40,7 +41,8 @@ const BODY = `
     <button type="button" class="ldm-film-button ldm-paint-clear">Clear</button>
   </div>
   <div class="ldm-film-bar">
-    <label class="ldm-paint-caption">Caption <input type="text" class="ldm-paint-prompt"></label>
+    <label class="ldm-paint-caption"><span></span> <input type="text" class="ldm-paint-prompt">
+    </label>
     <button type="button" class="ldm-film-button ldm-paint-go">Paint anew</button>
   </div>
   <p class="ldm-film-caption" aria-live="polite"></p>`;
@@ -179,6 +181,7 @@ function render({ model, el }) {
   veil.setAttribute("aria-label", `${model.get("alt")} Arrow keys move the brush, Space puts it`
     + " down and lifts it.");
   result.setAttribute("aria-label", "The picture with the painted part made anew.");
+  root.querySelector(".ldm-paint-caption span").textContent = model.get("line");
   prompt.value = model.get("prompt");
   el.append(root);
   place();

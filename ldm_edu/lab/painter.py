@@ -12,15 +12,17 @@ from ldm_edu.film import asset
 from ldm_edu.images import encode_png, to_uint8
 from ldm_edu.lab.masks import Stroke, paint_mask
 
-_ASK = "Paint over a part, write what should be there, and press Paint anew."
+_TASK = "Paint over a part, write what should be there, and press Paint anew."
+_DONE = "{share:.0%} of the pixels are new; the others are the very same."
 
 
 class MaskPainter(anywidget.AnyWidget):
-    """A canvas to paint on, a line for a caption, and the result beside it.
+    """A canvas to paint on, a line for a text, and the result beside it.
 
     x0: the picture, (3, H, H) in [-1, 1]. use(mask, prompt) -> the new one, (1, 3, H, H), is
     called when the button is pressed, with the mask as `paint_mask` gives it. What it objects
-    to (LdmEduError) is told below. All this needs a running kernel. alt: what x0 shows.
+    to (LdmEduError) is told below. All this needs a running kernel. alt: what x0 shows. line:
+    what the line is called. task, done: what is told at first, and of a mask's share at last.
     """
 
     _esm = asset("painter.js")
@@ -31,7 +33,8 @@ class MaskPainter(anywidget.AnyWidget):
     strokes = traitlets.List().tag(sync=True)
     prompt = traitlets.Unicode().tag(sync=True)
     asked = traitlets.Int().tag(sync=True)
-    said = traitlets.Unicode(_ASK).tag(sync=True)
+    said = traitlets.Unicode().tag(sync=True)
+    line = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
 
     def __init__(
@@ -41,6 +44,9 @@ class MaskPainter(anywidget.AnyWidget):
         alt: str,
         prompt: str = "",
         strokes: Sequence[Stroke] = (),
+        line: str = "Caption",
+        task: str = _TASK,
+        done: str = _DONE,
     ):
         if x0.ndim != 3 or x0.shape[1] != x0.shape[2]:
             raise InputError(f"x0 must be square, (3, H, H), got {tuple(x0.shape)}")
@@ -52,8 +58,10 @@ class MaskPainter(anywidget.AnyWidget):
             strokes=[asdict(stroke) for stroke in strokes],
             prompt=prompt,
             alt=alt,
+            line=line,
+            said=task,
         )
-        self._use = use
+        self._use, self._done = use, done
         self.observe(self._asked, names="asked")
 
     @property
@@ -68,8 +76,7 @@ class MaskPainter(anywidget.AnyWidget):
             if not mask.any():
                 raise InputError("nothing is masked yet: paint over a part of the picture")
             self.result = encode_png(to_uint8(self._use(mask, self.prompt))[0])
-            share = mask.double().mean().item()
-            self.said = f"{share:.0%} of the pixels are new; the others are the very same."
+            self.said = self._done.format(share=mask.double().mean().item())
         except LdmEduError as error:
             self.said = str(error)
 
