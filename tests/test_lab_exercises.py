@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import images, small_pipeline
+from torch.utils.flop_counter import FlopCounterMode
 
 from ldm_edu import (
     AutoencoderConfig,
@@ -15,13 +16,15 @@ from ldm_edu import (
     metrics,
     samplers,
 )
-from ldm_edu.diffusion import Prediction, diffusion_loss, q_sample
+from ldm_edu.diffusion import Prediction, diffusion_loss, loss_weight, q_sample
 from ldm_edu.errors import InputError
+from ldm_edu.lab.cost import flop
 from ldm_edu.lab.exercises import EXERCISES, check, hint
 from ldm_edu.lab.exercises.checking import HINTS, verdict
 from ldm_edu.latents import LatentSet, measure_scale
 from ldm_edu.layers import Attention
 from ldm_edu.seeds import slerp
+from ldm_edu.training import update_ema
 
 SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
 MISTAKES = [
@@ -119,6 +122,15 @@ def looked_ahead(scores):
     return scores.masked_fill(~future, float("-inf")).softmax(1)
 
 
+def uncut(t, ab, gamma):
+    return ab[t]  # SNR / (SNR + 1)
+
+
+def clamped_latent(decode, z_t, v_hat, ab):
+    z0_hat = ab**0.5 * z_t - (1 - ab) ** 0.5 * v_hat
+    return torch.clip(decode(torch.clip(z0_hat, -1, 1)), -1, 1)
+
+
 def backwards(a, b, share):
     angle = torch.acos((a / a.norm() * b / b.norm()).sum())
     return (torch.sin(share * angle) * a + torch.sin(angle - share * angle) * b) / angle.sin()
@@ -147,6 +159,19 @@ WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("upsample", lambda h: torch.cat([torch.cat([h, h], 3)] * 2, 2), "side by side"),
     ("upsample", lambda h: h.repeat_interleave(2, 3).repeat(1, 1, 2, 1), "rows as a block"),
     ("skip_channels", unmarked, "after each downsampling"),
+    ("snr_weight", lambda t, ab, g: (ab[t] / (1 - ab[t])).clamp(max=g), "divide it by SNR + 1"),
+    ("snr_weight", lambda t, ab, g: (g * (1 - ab[t]) / ab[t]).clamp(max=1), "right for an er"),
+    ("snr_weight", uncut, "not cut off"),
+    ("average_share", lambda k, d: d**k, "enter with 1 - decay"),
+    ("average_share", lambda k, d: (1 - d) * d ** (k + 1), "k = 0, have not been shrunk"),
+    ("conv_flop", lambda i, o, k, h, w: i * o * k * k * h * w, "factor 2"),
+    ("conv_flop", lambda i, o, k, h, w: 2 * k * i * o * h * w, "k wide and k high"),
+    ("cheaper", lambda f: [f * f, f * f], "both of a pair"),
+    ("cheaper", lambda f: torch.tensor([f, f * f]), "less wide and f times less high"),
+    ("decoded_guess", clamped_latent, "Clamp after decoding"),
+    ("decoded_guess", lambda d, z, v, ab: d(ab**0.5 * z - (1 - ab) ** 0.5 * v), "overshoot"),
+    ("break_even", lambda p, q, b: -(-b // p), "divide by the difference"),
+    ("break_even", lambda p, q, b: b / (p - q), "Steps are whole"),
     ("tokenize", lambda c, ids, n: [ids[w] for w in c.split() if w in ids], "not filled up"),
     ("tokenize", counted, "one entry too many"),
     ("causal_weights", masked_late, "mask after the softmax"),
@@ -303,6 +328,63 @@ def test_point_exercises_agree_with_the_library():
     mean, variance = ab_t**0.5 * x0, 1 - ab_t
     (-((x_t - mean) ** 2).sum() / (2 * variance)).backward()
     assert torch.allclose(SOLVED["score"](x_t.detach(), x0, ab_t), x_t.grad)
+
+
+def test_pixel_exercises_agree_with_the_library_and_torch():
+    schedule, t = NoiseSchedule(), torch.tensor([1, 200, 500, 999])
+    theirs = loss_weight(schedule, t, "v", 5.0)
+    assert torch.allclose(SOLVED["snr_weight"](t, schedule.alpha_bar, 5.0), theirs)
+
+    average, decay = torch.nn.Linear(1, 1, bias=False), 0.8
+    average.weight.data.zero_()
+    for k in range(6, -1, -1):  # seven steps; that of k steps ago had the weight 10^k
+        update_ema(average, linear_of(10.0**k), decay)
+    shares = [SOLVED["average_share"](k, decay) for k in range(7)]
+    found = sum(share * 10.0**k for k, share in enumerate(shares))
+    assert found == pytest.approx(average.weight.item())
+
+    conv, x = torch.nn.Conv2d(6, 10, 3, padding=1), torch.randn(1, 6, 8, 12)
+    with FlopCounterMode(display=False) as counter:
+        conv(x)
+    assert SOLVED["conv_flop"](6, 10, 3, 8, 12) == counter.get_total_flops()
+
+
+def linear_of(weight):
+    linear = torch.nn.Linear(1, 1, bias=False)
+    linear.weight.data.fill_(weight)
+    return linear
+
+
+def test_latent_exercises_agree_with_the_library_and_torch():
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(4, 4, 3, padding=1)
+
+        def attend(self, h):
+            q = h.flatten(2).transpose(1, 2)[:, None]
+            return torch.nn.functional.scaled_dot_product_attention(q, q, q)
+
+    def cost(side, what):
+        return flop(Layer(), lambda layer: what(layer, torch.randn(1, 4, side, side)))
+
+    for f in (2, 4):
+        ratios = [
+            cost(16, what) / cost(16 // f, what)
+            for what in (lambda layer, h: layer.conv(h), Layer.attend)
+        ]
+        assert tuple(SOLVED["cheaper"](f)) == tuple(ratios)
+
+    pipe = small_pipeline()
+    first = next(pipe.denoise(2, steps=3))
+    v_hat = pipe.unet(first.z_t, torch.full((2,), first.t))
+    ab = pipe.schedule.alpha_bar[first.t].item()
+    shown = SOLVED["decoded_guess"](pipe.autoencoder.decode, first.z_t, v_hat, ab)
+    assert torch.allclose(shown, pipe.decode(first.z0_hat), atol=1e-5)
+
+    n = SOLVED["break_even"](7.0, 1.5, 40.0)
+    assert n * 7.0 >= 40.0 + n * 1.5
+    assert (n - 1) * 7.0 < 40.0 + (n - 1) * 1.5
 
 
 def test_unet_exercises_agree_with_torch():

@@ -6,12 +6,23 @@ Worked solutions are in notebooks/solutions/, one file a notebook.
 from collections.abc import Callable
 
 from ldm_edu.errors import InputError
-from ldm_edu.lab.exercises import compression, latent_space, noise, points, start, unet, words
+from ldm_edu.lab.exercises import (
+    compression,
+    latent_space,
+    latents,
+    noise,
+    pixels,
+    points,
+    start,
+    unet,
+    words,
+)
 from ldm_edu.lab.exercises.checking import HINTS, Exercise, verdict
 
 __all__ = ["EXERCISES", "check", "hint"]
 
-_NOTEBOOKS = (start, noise, points, unet, compression, latent_space, words)  # 00, 01, ...
+# 00, 01, ...
+_NOTEBOOKS = (start, noise, points, unet, pixels, compression, latent_space, latents, words)
 EXERCISES = {e.name: e for notebook in _NOTEBOOKS for e in notebook.EXERCISES}
 
 
