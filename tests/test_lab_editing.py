@@ -68,7 +68,7 @@ def test_each_mask_is_painted_anew_under_each_caption(pipe, x0):
     frames = iter(film.frames)
     for k, mask in enumerate(masks.values()):
         for caption in (RED, BLUE):
-            shown, painted = panels(next(frames), 2, 2 * SIDE)
+            shown, painted = panels(next(frames), 2, 4 * SIDE)
             assert torch.equal(shown, veiled(x0[None], mask)[0])
             wanted = pipe.inpaint(x, both, prompt=caption, **options)[k]
             assert torch.equal(painted, to_uint8(wanted[None])[0])

@@ -14,7 +14,8 @@ from ldm_edu.lab.masks import veiled
 from ldm_edu.lab.word_swap import swap_word
 from ldm_edu.pipeline import LatentDiffusion
 
-SIDE = 128  # pixels of a picture in a film
+SIDE = 64  # pixels of a picture in a grid; four times as large alone
+WIDTH = 780  # CSS pixels of a frame of grids
 _KEPT = ("attention", "caption")  # of `swap_word`
 
 
@@ -51,6 +52,7 @@ def vary_film(
         start=len(strengths) // 2,
         panels=["the picture", "start: noised and decoded", "end"],
         name="Strength",
+        width=WIDTH,
         dials=[Dial("Caption", list(captions))] if len(captions) > 1 else [],
     )
 
@@ -73,7 +75,7 @@ def inpainting_film(
     tracks = [veiled(x, mask)[:, None].repeat_interleave(len(captions), 0)]
     tracks.append(to_uint8(torch.stack(painted, 1).flatten(0, 1))[:, None])
     return Film(
-        frames=side_by_side([enlarged(track, 2 * SIDE) for track in tracks], 1),
+        frames=side_by_side([enlarged(track, 4 * SIDE) for track in tracks], 1),
         labels=list(captions) * len(masks),
         alt="A picture with a mask over a part of it, and the same picture with that part "
         "painted anew.",
@@ -113,6 +115,7 @@ def swap_film(
         start=0,
         panels=["the first caption", "one word changed"],
         name="Kept",
+        width=WIDTH,
         dials=[Dial("Swap", list(pairs)), kept] if len(pairs) > 1 else [kept],
     )
 
