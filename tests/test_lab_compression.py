@@ -84,6 +84,7 @@ def test_the_labels_tell_numbers_and_psnr(made):
     decibels = (10 * torch.log10(4 / error)).mean().item()
     assert film.labels[5] == f"3 channels, 48 numbers, {decibels:.1f} dB"
     assert film.labels[2] == "12 channels, 768 numbers, nothing is lost"
+    assert film.labels[0].startswith("1 channel, 64 numbers, ")
     assert [list(dial.places) for dial in film.dials] == [["f = 2", "f = 4"]]
 
 

@@ -62,7 +62,8 @@ def rate_distortion_film(
         frames.append(_beside(rows, chart.draw(f, c)))
         decibels = quality[f, c]
         loss = f"{decibels:.1f} dB" if decibels < 100 else "nothing is lost"
-        labels.append(f"{c} channels, {numbers_kept(x, f, c)} numbers, {loss}")
+        count = f"{c} channel{'s' if c > 1 else ''}"
+        labels.append(f"{count}, {numbers_kept(x, f, c)} numbers, {loss}")
     return Film(
         frames=torch.stack(frames),
         labels=labels,
