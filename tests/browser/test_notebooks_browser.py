@@ -1,42 +1,12 @@
 """Films in JupyterLab and in an exported page, in a real browser, by keyboard and mouse."""
 
-import importlib.util
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
+from driving import CANVAS, MARKS, SHUT, slider
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None, reason="playwright is not installed"
-    ),
-]
-SETTINGS = {  # no pop-up about news; all cells in the page, also those out of sight
-    "@jupyterlab/apputils-extension/notification": '{"fetchNews": "false"}',
-    "@jupyterlab/notebook-extension/tracker": '{"windowingMode": "none"}',
-}
-IDLE = """() => {
-  const context = window.jupyterapp?.shell?.currentWidget?.sessionContext;
-  const kernel = context?.session?.kernel;
-  const connected = context?.isReady && kernel?.connectionStatus === "connected";
-  return connected && kernel.status === "idle";
-}"""
-RUN = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
-SHUT = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
-CANVAS = "canvas => canvas.toDataURL()"
+pytestmark = MARKS
 
 # A notebook of both kinds of film: one with dials over charts, one of pixels.
 BOOK = """
@@ -54,8 +24,6 @@ FilmWidget(noising_film(x0, torch.randn(x0.shape, generator=generator), schedule
 ---
 frames = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8, generator=generator)
 FilmWidget(Film(frames, list("abcde"), "Coloured noise.", "Five frames.", name="Letter"))
----
-print("ALL DONE")
 """
 
 
@@ -71,111 +39,8 @@ def book(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu"]
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, book):
-    """The address of a JupyterLab of our own, with empty settings."""
-    home = tmp_path_factory.mktemp("jupyter")
-    for name, text in SETTINGS.items():
-        file = home / "settings" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-    }
-    options = [
-        "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-        "--ServerApp.port_retries=0", "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={book.parent}", "--LabApp.expose_app_in_browser=True",
-    ]  # fmt: skip
-    log = (home / "lab.log").open("w")
-    lab = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", *options],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(f"{address}/api/status", lab, home / "lab.log")
-        yield address
-    finally:
-        lab.terminate()
-        lab.wait(30)
-        log.close()
-
-
-def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(url, timeout=1)
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.25)
-    raise AssertionError(f"JupyterLab did not answer: {log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def lab_page(browser, server, book):
-    """The notebook in JupyterLab, after Run All."""
-    page = browser.new_page(viewport={"width": 1200, "height": 1000})
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(f"{server}/lab/tree/{book.name}?reset")
-    page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=90_000)
-    page.wait_for_function(IDLE, timeout=90_000)
-    page.evaluate(RUN)
-    page.wait_for_selector("pre:has-text('ALL DONE')", timeout=90_000)
-    page.wait_for_function("() => document.querySelectorAll('[data-ready]').length === 2")
-    yield page
-    assert errors == []
-    page.close()
-
-
-@pytest.fixture(scope="module")
-def exported(browser, book):
-    """The notebook as one page, from file:// with the network off."""
-    from ldm_edu.lab.execute import run
-    from ldm_edu.lab.export import page as as_page
-
-    target = book.with_suffix(".html")
-    target.write_text(as_page(run(book), "films"), encoding="utf-8")
-    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 1000})
-    page, troubles, requests = context.new_page(), [], []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(target.as_uri())
-    page.wait_for_function("() => document.querySelectorAll('[data-ready]').length === 2")
-    yield page
-    assert troubles == []
-    assert [url for url in requests if not url.startswith("data:")] == [target.as_uri()]
-    context.close()
-
-
-@pytest.fixture(params=["lab_page", "exported"])
-def page(request):
-    return request.getfixturevalue(request.param)
-
-
-def slider(page, name: str):
-    return page.get_by_role("slider", name=name, exact=True)
+def widgets() -> int:
+    return 2
 
 
 def test_the_keyboard_moves_the_noise_slider(page):
