@@ -52,14 +52,9 @@ def level_film(
             pictures = torch.cat([to_uint8(decode(z_t)), to_uint8(decode(guess))])
             left = image_grid(pictures, SHOWN, scale=SIDE // pictures.shape[3], fill=MAT)
             frames.append(beside(left, chart.draw(name, k)))
-    labels = [
-        f"t = {t}: loss {value:.3f}"
-        for curve in losses.values()
-        for t, value in zip(levels, curve.tolist(), strict=True)
-    ]
     return Film(
         frames=torch.stack(frames),
-        labels=labels,
+        labels=[f"t = {t}" for t in levels] * len(models),
         alt="Three noisy pictures, below each the clean picture that is guessed from it, and "
         "beside them the loss over the noise level.",
         caption="Left: above, noisy; below, the guess. Right: the loss at each level; in grey, "
@@ -87,9 +82,13 @@ class _Chart:
             axis.plot(levels, curve, color=PALE, linewidth=1, zorder=1)
         self.curve = axis.plot(levels, curves[0], color=BLUE, zorder=2)[0]
         self.dot = axis.plot([0], [1], "o", color=RED, markersize=8, zorder=3)[0]
-        self.book = Flipbook(figure, [self.curve, self.dot])
+        place = {"xy": (0.5, 1.0), "xycoords": "axes fraction", "ha": "center", "va": "top"}
+        self.value = axis.annotate("", zorder=4, **place)
+        self.book = Flipbook(figure, [self.curve, self.dot, self.value])
 
     def draw(self, name: str, k: int) -> Tensor:
         self.curve.set_ydata(self.losses[name])
-        self.dot.set_data([self.levels[k]], [self.losses[name][k]])
+        loss = self.losses[name][k].item()
+        self.dot.set_data([self.levels[k]], [loss])
+        self.value.set_text(f"{loss:.3f}")
         return self.book.frame()
