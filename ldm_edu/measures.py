@@ -5,6 +5,7 @@ Pictures travel as bytes, as a viewer sees them. What takes long shows a bar.
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -95,10 +96,15 @@ def likeness(real: Tensor, other: Tensor) -> Likeness:
 def sampling_time(
     pipe: LatentDiffusion, n: int = 16, steps: int = 20, repeats: int = 3
 ) -> float:
-    """Seconds that `pipe.sample(n, steps=steps)` takes: the median, after one to warm up."""
-    seconds = []
+    """Seconds that `pipe.sample(n, steps=steps)` takes, as `seconds` measures them."""
+    return seconds(lambda: pipe.sample(n, steps=steps), repeats)
+
+
+def seconds(run: Callable[[], object], repeats: int = 5) -> float:
+    """Seconds that `run()` takes: the median of some runs, after one to warm up."""
+    taken = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        pipe.sample(n, steps=steps)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])
+        run()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])

@@ -309,6 +309,24 @@ MUTANTS = [
     Mutant("an answer judged by its first case", "lab/exercises/checking.py",
            "for case in wanted)\n", "for case in list(wanted)[:1])\n",
            "test_lab_exercises.py"),
+    Mutant("a latent whose channels come last", "lab/exercises/start.py",
+           "return channels, side, side", "return side, side, channels",
+           "test_lab_exercises.py"),
+    Mutant("guidance for nothing", "lab/exercises/start.py",
+           "guidance == 1 else 2)\n\n", "guidance == 1 else 1)\n\n",
+           "test_lab_exercises.py"),
+    Mutant("decibels of a range of 1", "lab/exercises/compression.py",
+           "peak=2.0, factor", "peak=1.0, factor", "test_lab_exercises.py"),
+    Mutant("nats that forget the minus 1", "lab/exercises/compression.py",
+           "half=0.5, minus_one=1", "half=0.5, minus_one=0", "test_lab_exercises.py"),
+    Mutant("a spread without the posterior's own", "lab/exercises/latent_space.py",
+           "def _latent_std(mean, std, own=2", "def _latent_std(mean, std, own=0",
+           "test_lab_exercises.py"),
+    Mutant("an arc of uneven angles", "lab/exercises/latent_space.py",
+           "return mixed / angle.sin() if divide else mixed", "return mixed",
+           "test_lab_exercises.py"),
+    Mutant("a painter that always asks for a caption", "lab/painter.py",
+           "line=line,", 'line="Caption",', "test_lab_painter.py"),
     Mutant("widgets stored with the notebook", "lab/execute.py",
            'output.get("data", {}).pop(WIDGET, None)', "pass", "test_lab_export.py"),
     Mutant("formulas of a page left as TeX", "lab/export.py",
@@ -321,7 +339,7 @@ def caught(mutant: Mutant) -> bool:
     """Whether the tests fail on a copy with this mutant in it."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for part in ("ldm_edu", "tests", "pyproject.toml"):
+        for part in ("ldm_edu", "tests", "notebooks/solutions", "pyproject.toml"):
             source = ROOT / part
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
         file = copy / "ldm_edu" / mutant.file

@@ -1,12 +1,11 @@
-"""Operations are counted as by hand, and seconds as they pass."""
+"""Operations are counted as by hand."""
 
 import pytest
 import torch
 from torch import nn
 
 from ldm_edu import UNet, UNetConfig
-from ldm_edu.lab import cost
-from ldm_edu.lab.cost import flop, flop_by_size, seconds
+from ldm_edu.lab.cost import flop, flop_by_size
 
 
 def conv(i, o, side, k=3, stride=1):
@@ -55,14 +54,3 @@ def test_the_sizes_of_a_unet_add_up_to_all_of_it():
     by_size = flop_by_size(unet, run)
     assert set(by_size) == {16, 8}
     assert sum(by_size.values()) == flop(unet, run)
-
-
-def test_seconds_are_the_median_and_the_first_run_does_not_count(monkeypatch):
-    lengths = iter([100.0, 3.0, 1.0, 50.0])
-    now = [0.0]
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
-
-    def run():
-        now[0] += next(lengths)
-
-    assert seconds(run, repeats=3) == 3.0

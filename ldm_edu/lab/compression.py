@@ -9,14 +9,13 @@ from torch import Tensor
 from ldm_edu.errors import InputError
 from ldm_edu.film import Dial, Film
 from ldm_edu.images import image_grid, to_uint8
-from ldm_edu.lab.figures import BLUE, ORANGE, RED, Flipbook, subplots
+from ldm_edu.lab.figures import BLUE, ORANGE, PALE, RED, Flipbook, beside, subplots
 from ldm_edu.metrics import psnr
 from ldm_edu.pca import patch_pca, pca_reconstruct
 
 Codes = Mapping[tuple[int, int], Tensor]  # (f, channels) -> reconstructions
 SHOWN, SIDE = 5, 96  # pictures in a row, and their pixels in the film
 TOP = 45.0  # dB: what is better is drawn there
-_GREY = "#bbbbbb"
 
 
 def pca_codes(
@@ -59,7 +58,7 @@ def rate_distortion_film(
         pictures = to_uint8(torch.cat([v[:SHOWN] for v in (x, x_hat, trained)]))
         scale = SIDE // x.shape[3]
         rows = image_grid(pictures, min(SHOWN, len(x)), pad=6, scale=scale)
-        frames.append(_beside(rows, chart.draw(f, c)))
+        frames.append(beside(rows, chart.draw(f, c)))
         decibels = quality[f, c]
         loss = f"{decibels:.1f} dB" if decibels < 100 else "nothing is lost"
         count = f"{c} channel{'s' if c > 1 else ''}"
@@ -104,15 +103,6 @@ class _Chart:
 
     def draw(self, f: int, c: int) -> Tensor:
         for other, line in self.lines.items():
-            line.set_color(BLUE if other == f else _GREY)
+            line.set_color(BLUE if other == f else PALE)
         self.dot.set_data(*([value] for value in self.place[f, c]))
         return self.book.frame()
-
-
-def _beside(left: Tensor, right: Tensor) -> Tensor:
-    height = max(left.shape[1], right.shape[1])
-    parts = [
-        torch.nn.functional.pad(part, (0, 12, 0, height - part.shape[1]), value=255)
-        for part in (left, right)
-    ]
-    return torch.cat(parts, dim=2)

@@ -1,8 +1,6 @@
-"""What a network costs: operations, counted, and seconds, measured."""
+"""What a network costs in operations, counted; `ldm_edu.measures.seconds` has the time."""
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -42,13 +40,3 @@ def flop_by_size(model: nn.Module, run: Callable[[nn.Module], object]) -> dict[i
                 layer.register_forward_hook(note)
         run(copied)
     return spent
-
-
-def seconds(run: Callable[[], object], repeats: int = 5) -> float:
-    """Seconds that `run()` takes: the median of some runs, after one to warm up."""
-    taken = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])

@@ -22,6 +22,7 @@ from ldm_edu.images import encode_webp, image_grid, require_uint8, to_uint8
 
 INCH = 96  # CSS pixels
 SHARPNESS = 1.5  # picture pixels a CSS pixel
+PALE = "#bbbbbb"  # what is shown for comparison
 QUALITY = 75  # of pictures that may lose a little
 BLUE, ORANGE, GREEN, RED, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"
 COLORS = (

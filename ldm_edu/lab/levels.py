@@ -8,13 +8,12 @@ from torch import Tensor
 from ldm_edu.diffusion import Model, diffusion_loss, q_sample, to_z0_eps
 from ldm_edu.film import MAT, Dial, Film
 from ldm_edu.images import image_grid, to_uint8
-from ldm_edu.lab.figures import BLUE, RED, Flipbook, beside, subplots
+from ldm_edu.lab.figures import BLUE, PALE, RED, Flipbook, beside, subplots
 from ldm_edu.schedule import NoiseSchedule
 
 SHOWN, SIDE = 3, 96  # pictures in a frame, and their pixels
 LEVELS = (1, *range(100, 1001, 100))
 LOWEST = 1e-5  # loss in the chart
-PALE = "#bbbbbb"
 
 
 @torch.no_grad()

@@ -1,23 +1,14 @@
 """The report in a real browser, from file:// with the network off."""
 
-import importlib.util
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from driving import MARKS
 
 from ldm_edu.report import Denoising, Noising, Reconstruction, Report, write_report
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None, reason="playwright is not installed"
-    ),
-]
+pytestmark = MARKS
 DATA = "() => document.querySelectorAll('canvas')[{}].toDataURL()"
 
 
@@ -48,17 +39,6 @@ def address(tmp_path_factory) -> str:
         versions={"torch": torch.__version__},
     )
     return write_report(path, report).as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu"]
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
