@@ -70,6 +70,12 @@ def test_there_are_notebooks_and_each_is_valid(book):
     assert set(book.metadata) == {"kernelspec", "language_info"}
 
 
+def test_links_lead_to_files_that_are_there(book):
+    targets = re.findall(r"\]\(([^)#]+)", prose(book))
+    local = [target for target in targets if not target.startswith("https://")]
+    assert [target for target in local if not (FOLDER / target).exists()] == []
+
+
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 def test_the_file_is_small(path):
     assert path.stat().st_size <= LIMIT
