@@ -33,7 +33,7 @@ def test_the_slider_changes_the_picture_by_keyboard_and_mouse(page, widgets):
 
 def test_the_page_tells_what_needs_a_kernel_and_draws_its_tables(exported):
     assert exported.get_by_text("(needs a running kernel)").count() == 1
-    assert exported.get_by_role("link", name="10", exact=True).count() == 1
+    assert exported.get_by_role("link", name="03", exact=True).count() == 1
     assert exported.locator("table").count() >= 3
 
 
