@@ -44,11 +44,13 @@ ALLOWED = {
     # what everything rests on
     "bpe_files": set(),
     "characters": set(),
-    "checkpoint": set(),
+    "checkpoint": {"checkpoint_files", "manifest"},
+    "checkpoint_files": {"manifest"},
     "data": set(),
     "images": set(),
     "layers": set(),
     "losses": set(),
+    "manifest": set(),
     "pca": set(),
     "schedule": set(),
     "seeds": set(),
@@ -68,7 +70,7 @@ ALLOWED = {
     "pipeline_files": MODELS | {"checkpoint", "schedule"},
     "pipeline": MODELS | SAMPLING | {"inpainting", "pipeline_files", "tasks"},
     "pretrained": {"checkpoint", "data", "pipeline"},
-    "stable_diffusion": MODELS | {"checkpoint", "data", "diffusion", "pipeline", "schedule"},
+    "stable_diffusion": MODELS | {"data", "diffusion", "manifest", "pipeline", "schedule"},
     # a run of the quick start
     "recipes": {"autoencoder", "unet"},
     "runs": {"checkpoint", "images", "training"},

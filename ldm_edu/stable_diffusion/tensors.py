@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ldm_edu.checkpoint import PICKLES
 from ldm_edu.errors import CheckpointError
+from ldm_edu.manifest import PICKLES
 
 _FLOATS = {
     "F64": torch.float64,
