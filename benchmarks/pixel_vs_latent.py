@@ -31,7 +31,7 @@ from ldm_edu.measures import sample_many
 from ldm_edu.metrics import frechet_distance
 from ldm_edu.pixels import PixelSpace
 from ldm_edu.recipes import TRAINED
-from ldm_edu.runs import Log
+from ldm_edu.run_files import Log
 from ldm_edu.stages import denoiser_task, encode_once, train_autoencoder
 from ldm_edu.training import TrainConfig, TrainState, train
 from ldm_edu.unet import UNetConfig

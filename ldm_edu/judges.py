@@ -20,7 +20,8 @@ from ldm_edu.data.captions import CLASSES, SPOKEN
 from ldm_edu.errors import InputError
 from ldm_edu.latents import image_batch
 from ldm_edu.pretrained import weights_folder
-from ldm_edu.runs import Log, make_folder, run_stage
+from ldm_edu.run_files import Log, make_folder
+from ldm_edu.runs import run_stage
 from ldm_edu.training import TrainConfig, batch_index, seeded
 
 STAGE = "classifier"  # as a folder and the log name it
@@ -46,7 +47,7 @@ JUDGES = {
     "celeba64": JudgeRecipe(
         ClassifierConfig(SPOKEN, exclusive=False, patch=4, dropout=0.2, **_SIZES), steps=2000
     ),
-    "cifar10": JudgeRecipe(ClassifierConfig(CLASSES, exclusive=True, **_SIZES), steps=5000),
+    "cifar10": JudgeRecipe(ClassifierConfig(CLASSES, exclusive=True, **_SIZES), steps=8000),
 }
 
 

@@ -11,7 +11,7 @@ from ldm_edu.images import image_grid, save_png, to_uint8
 from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.quickstart_report import write_quickstart_report
 from ldm_edu.recipes import QUICKSTART
-from ldm_edu.runs import Log, read_plan, write_plan
+from ldm_edu.run_files import Log, read_plan, write_plan
 from ldm_edu.stages import (
     AUTOENCODER,
     DIFFUSION,

@@ -16,7 +16,8 @@ from ldm_edu.latents import LatentSet, encode_dataset, image_batch, measure_scal
 from ldm_edu.losses import autoencoder_loss
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.recipes import Recipe
-from ldm_edu.runs import Log, run_stage
+from ldm_edu.run_files import Log
+from ldm_edu.runs import run_stage
 from ldm_edu.schedule import NoiseSchedule
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.training import TrainConfig, batch_index, seeded

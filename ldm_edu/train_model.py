@@ -14,7 +14,7 @@ from ldm_edu.autoencoder import Autoencoder
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.recipes import TRAINED
-from ldm_edu.runs import Log, finished, read_plan, write_plan
+from ldm_edu.run_files import Log, finished, read_plan, write_plan
 from ldm_edu.stages import (
     AUTOENCODER,
     DIFFUSION,

@@ -283,7 +283,7 @@ MUTANTS = [
     Mutant("two objects taken for one", "data/shapes.py",
            "len(parse(text).objects) == 1", "len(parse(text).objects) == 2",
            "data/test_shapes.py test_quickstart.py"),
-    Mutant("an unfinished autoencoder used", "runs.py",
+    Mutant("an unfinished autoencoder used", "run_files.py",
            'config["step"] == config["train"]["steps"]', "True", "test_train_model.py"),
     Mutant("pixels scaled and not back", "pixels.py",
            "z / self.latent_scale[:, None, None]", "z", "test_pixels.py"),

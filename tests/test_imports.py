@@ -33,7 +33,7 @@ ALL_BUT_LAB = (
     SCIENCE | REPORT | {"__init__", "checkpoint", "cli", "data", "metrics", "pipeline"}
 )
 ALL_BUT_LAB |= {"inpainting", "pipeline_files", "tasks"}
-ALL_BUT_LAB |= {"pretrained", "quickstart", "quickstart_report", "recipes", "runs"}
+ALL_BUT_LAB |= {"pretrained", "quickstart", "quickstart_report", "recipes", "run_files", "runs"}
 ALL_BUT_LAB |= {"stable_diffusion", "stages", "train_model", "training"}
 ALL_BUT_LAB |= {"classifier", "evaluate", "evaluation_table", "features", "judges"}
 ALL_BUT_LAB |= {"measures", "memorisation", "prompt_accuracy"}
@@ -73,14 +73,16 @@ ALLOWED = {
     "stable_diffusion": MODELS | {"data", "diffusion", "manifest", "pipeline", "schedule"},
     # a run of the quick start
     "recipes": {"autoencoder", "unet"},
-    "runs": {"checkpoint", "images", "training"},
+    "run_files": {"checkpoint", "images"},
+    "runs": {"checkpoint", "run_files", "training"},
     # measures: of tensors, of a model, and who judges
     "metrics": set(),
     "features": {"images"},
     "measures": {"images", "metrics", "pipeline", "training"},
     "memorisation": {"data", "diffusion", "images", "metrics", "pipeline", "seeds"},
     "classifier": {"checkpoint", "images"},
-    "judges": {"checkpoint", "classifier", "data", "latents", "pretrained", "runs", "training"},
+    "judges": {"checkpoint", "classifier", "data", "latents", "pretrained"}
+    | {"run_files", "runs", "training"},
     "prompt_accuracy": {"classifier", "data", "judges"},
     "evaluation_table": {"judges", "prompt_accuracy"},
     # the report

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ldm_edu.errors import CheckpointError, StorageError
-from ldm_edu.runs import Log, Stopped, run_stage, stop_signals
+from ldm_edu.run_files import Log
+from ldm_edu.runs import Stopped, run_stage, stop_signals
 from ldm_edu.training import TrainConfig
 
 CONFIG = TrainConfig(steps=1, lr=0.01, warmup=2, seed=3)

@@ -7,7 +7,7 @@ import torch
 from ldm_edu import recipes
 from ldm_edu.diffusion import diffusion_loss
 from ldm_edu.latents import LatentSet
-from ldm_edu.runs import Log
+from ldm_edu.run_files import Log
 from ldm_edu.schedule import NoiseSchedule
 from ldm_edu.stages import train_denoiser
 from ldm_edu.unet import UNetConfig

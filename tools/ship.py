@@ -21,7 +21,7 @@ from ldm_edu.features import features_of
 from ldm_edu.images import image_grid, save_png, to_uint8
 from ldm_edu.metrics import nearest
 from ldm_edu.recipes import TRAINED
-from ldm_edu.runs import Log
+from ldm_edu.run_files import Log
 from ldm_edu.train_model import STAGES
 
 HERE = Path(__file__).parent
