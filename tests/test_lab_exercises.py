@@ -1,6 +1,7 @@
 """Exercises: solutions pass, stubs are reported, and typical mistakes are named."""
 
 import importlib.util
+import math
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,18 @@ def backwards(a, b, share):
     return (torch.sin(share * angle) * a + torch.sin(angle - share * angle) * b) / angle.sin()
 
 
+def grown(x_t, x0_hat, lambda_t, lambda_s):
+    alpha, sigma = torch.sigmoid(torch.tensor([[1.0], [-1.0]]) * 2 * lambda_s).sqrt()
+    kept = sigma / torch.sigmoid(torch.tensor(-2 * lambda_t)).sqrt()
+    return kept * x_t + alpha * (1 - math.exp(lambda_s - lambda_t)) * x0_hat
+
+
+def whole_log(x_t, x0_hat, lambda_t, lambda_s):
+    ab_t, ab_s = torch.sigmoid(torch.tensor([lambda_t, lambda_s], dtype=torch.float64))
+    kept, h = ((1 - ab_s) / (1 - ab_t)) ** 0.5, lambda_s - lambda_t
+    return kept * x_t + ab_s**0.5 * (1 - math.exp(-h)) * x0_hat
+
+
 WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("latent_shape", lambda size, f, c: (size // f, size // f, c), "channels come first"),
     ("latent_shape", lambda size, f, c: (c, size // f**2, size // f**2), "divide by f twice"),
@@ -193,6 +206,12 @@ WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("unscaled_snr", lambda t, s, ab: ab[t] / (1 - ab[t]) / s**2, "divide by sigma"),
     ("slerp", lambda a, b, s: torch.lerp(a, b, s), "straight line"),
     ("slerp", backwards, "swapped"),
+    ("order", lambda n, m, a, b: math.log(b / a) / math.log(m / n), "sign is swapped"),
+    ("order", lambda n, m, a, b: math.log(a / b, 2), "any factor"),
+    ("lambda_step", grown, "sign in the exponent"),
+    ("lambda_step", whole_log, "half the logarithm"),
+    ("slope_ahead", lambda u, t, r_u, r_t, r_s: 3 / 2 * t - u / 2, "of one length"),
+    ("slope_ahead", lambda u, t, a, b, c: t + (t - u) * (c - b) / (b - a), "at the end"),
 ]
 
 
@@ -435,6 +454,34 @@ def test_latent_space_exercises_agree_with_the_library():
     for share in (0.0, 0.3, 1.0):
         theirs = slerp(a, b, torch.tensor([share]))
         assert torch.allclose(SOLVED["slerp"](a, b, share), theirs)
+
+
+def test_step_exercises_agree_with_the_library():
+    schedule, draw = NoiseSchedule(), torch.randn_like
+    x_t, x0 = torch.randn(2, 4, 2, dtype=torch.float64).unbind()
+    u, t, s = 800, 700, 550
+    (alpha_u, sigma_u), (alpha_t, sigma_t), (alpha_s, sigma_s) = (
+        (schedule.alpha_bar[k].item() ** 0.5, (1 - schedule.alpha_bar[k].item()) ** 0.5)
+        for k in (u, t, s)
+    )
+    eps = (x_t - alpha_t * x0) / sigma_t
+    lambda_t, lambda_s = math.log(alpha_t / sigma_t), math.log(alpha_s / sigma_s)
+    theirs = samplers.ddim(schedule, x_t, s, [Prediction(t, x0, eps)], None, draw)
+    assert torch.allclose(SOLVED["lambda_step"](x_t, x0, lambda_t, lambda_s), theirs)
+
+    r_u, r_t, r_s = sigma_u / alpha_u, sigma_t / alpha_t, sigma_s / alpha_s
+    slope = SOLVED["slope_ahead"](5 - 2 * r_u, 5 - 2 * r_t, r_u, r_t, r_s)  # on a line
+    assert slope == pytest.approx(5 - (r_t + r_s))
+    # steps of one length: the two weights of PLMS
+    before = torch.randn_like(eps)
+    history = [Prediction(u, None, before), Prediction(t, x0, eps)]
+    theirs = samplers.plms(schedule, x_t, s, history, None, draw)
+    slope = SOLVED["slope_ahead"](before, eps, 3.0, 2.0, 1.0)
+    ours = alpha_s * (x_t / alpha_t + (r_s - r_t) * slope)
+    assert torch.allclose(ours, theirs)
+
+    rates = [SOLVED["order"](n, 3 * n, 7 / n**p, 7 / (3 * n) ** p) for n, p in ((5, 1), (8, 2))]
+    assert rates == pytest.approx([1, 2])
 
 
 def test_word_exercises_agree_with_the_library():

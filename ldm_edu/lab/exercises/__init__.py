@@ -14,6 +14,7 @@ from ldm_edu.lab.exercises import (
     pixels,
     points,
     start,
+    steps,
     unet,
     words,
 )
@@ -22,7 +23,18 @@ from ldm_edu.lab.exercises.checking import HINTS, Exercise, verdict
 __all__ = ["EXERCISES", "check", "hint"]
 
 # 00, 01, ...
-_NOTEBOOKS = (start, noise, points, unet, pixels, compression, latent_space, latents, words)
+_NOTEBOOKS = (
+    start,
+    noise,
+    points,
+    unet,
+    pixels,
+    compression,
+    latent_space,
+    latents,
+    steps,
+    words,
+)
 EXERCISES = {e.name: e for notebook in _NOTEBOOKS for e in notebook.EXERCISES}
 
 
