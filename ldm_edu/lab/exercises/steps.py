@@ -158,7 +158,7 @@ slope_ahead = Exercise(
         "to the middle of the next step it is (r_s - r_t) / 2.",
         "return slope_t + (r_s - r_t) / (2 * (r_t - r_u)) * (slope_t - slope_u)",
     ),
-    praise="With steps of one length the weights are 3/2 and -1/2, as Adams and Bashforth have them.",
+    praise="With steps of one length the weights are 3/2 and -1/2: Adams and Bashforth, 1883.",
 )
 
 EXERCISES = (order, lambda_step, slope_ahead)
