@@ -17,8 +17,9 @@ from ldm_edu import (
     metrics,
     samplers,
 )
-from ldm_edu.diffusion import Prediction, diffusion_loss, loss_weight, q_sample
+from ldm_edu.diffusion import Prediction, diffusion_loss, loss_weight, q_sample, to_z0_eps
 from ldm_edu.errors import InputError
+from ldm_edu.lab.attention import attention_weights
 from ldm_edu.lab.cost import flop
 from ldm_edu.lab.exercises import EXERCISES, check, hint
 from ldm_edu.lab.exercises.checking import HINTS, verdict
@@ -149,6 +150,14 @@ def whole_log(x_t, x0_hat, lambda_t, lambda_s):
     return kept * x_t + ab_s**0.5 * (1 - math.exp(-h)) * x0_hat
 
 
+def unscaled(q, k, word, width):
+    return (q @ k.T).softmax(-1)[:, word].view(-1, width)
+
+
+def other_convention(model, z_t, t, context, nothing, w):
+    return (1 + w) * model(z_t, t, context) - w * model(z_t, t, nothing)
+
+
 WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("latent_shape", lambda size, f, c: (size // f, size // f, c), "channels come first"),
     ("latent_shape", lambda size, f, c: (c, size // f**2, size // f**2), "divide by f twice"),
@@ -212,6 +221,12 @@ WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("lambda_step", whole_log, "half the logarithm"),
     ("slope_ahead", lambda u, t, r_u, r_t, r_s: 3 / 2 * t - u / 2, "of one length"),
     ("slope_ahead", lambda u, t, a, b, c: t + (t - u) * (c - b) / (b - a), "at the end"),
+    ("word_map", unscaled, "root of d"),
+    ("word_map", lambda q, k, i, n: (q @ k.T / q.shape[1] ** 0.5).softmax(1)[:, i], "a list"),
+    ("drop_captions", lambda ids, u, p: ids * (u <= p)[:, None], "wrong way round"),
+    ("drop_captions", lambda ids, u, p: ids[u > p], "take rows away"),
+    ("guided", other_convention, "other convention"),
+    ("guided", lambda m, z, t, c, n, w: w * m(z, t, c) + m(z, t, n), "counts twice"),
 ]
 
 
@@ -482,6 +497,29 @@ def test_step_exercises_agree_with_the_library():
 
     rates = [SOLVED["order"](n, 3 * n, 7 / n**p, 7 / (3 * n) ** p) for n, p in ((5, 1), (8, 2))]
     assert rates == pytest.approx([1, 2])
+
+
+def test_condition_exercises_agree_with_the_library():
+    attention = Attention(8, heads=1, context_dim=5)
+    tokens, context = torch.randn(1, 12, 8), torch.randn(1, 3, 5)
+    q, k = attention.to_q(tokens)[0], attention.to_k(context)[0]
+    theirs = attention_weights(attention, tokens, context)[0, 0]  # (12, 3)
+    for word in range(3):
+        found = SOLVED["word_map"](q, k, word, 4)
+        torch.testing.assert_close(found.flatten(), theirs[:, word])
+
+    ids, u = torch.arange(1, 13).view(3, 4), torch.tensor([0.05, 0.1, 0.7])
+    emptied = SOLVED["drop_captions"](ids, u, 0.1)  # as `stages.denoiser_task` does
+    assert torch.equal(emptied, ids.where(u[:, None] >= 0.1, WordTokenizer.end))
+
+    pipe = small_pipeline(words=True)
+    prompts, nothing = pipe.embed(["red circle", "blue square"]), pipe.embed([""] * 2)
+    z_t, t = pipe.noise(2), torch.full((2,), 70)
+    theirs = pipe.predictor(2, ["red circle", "blue square"], 3.5)(z_t, 70)
+    with torch.no_grad():
+        v_hat = SOLVED["guided"](pipe.unet, z_t, t, prompts, nothing, 3.5)
+    z0_hat, _ = to_z0_eps(pipe.schedule, z_t, 70, v_hat, "v")
+    torch.testing.assert_close(z0_hat, theirs.z0_hat)
 
 
 def test_word_exercises_agree_with_the_library():

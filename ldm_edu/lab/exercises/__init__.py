@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ldm_edu.errors import InputError
 from ldm_edu.lab.exercises import (
     compression,
+    conditions,
     latent_space,
     latents,
     noise,
@@ -33,6 +34,7 @@ _NOTEBOOKS = (
     latent_space,
     latents,
     steps,
+    conditions,
     words,
 )
 EXERCISES = {e.name: e for notebook in _NOTEBOOKS for e in notebook.EXERCISES}
