@@ -26,8 +26,8 @@ word_map = Exercise(
     },
     right=_map,
     mistakes={
-        "The softmax runs over the places. A place shares its attention among the words: at each "
-        "place the shares add up to 1.": lambda *args: _map(*args, dim=0),
+        "The softmax runs over the places. A place shares its attention among the words, so at "
+        "each place the shares add up to 1.": lambda *args: _map(*args, dim=0),
         "The division by the root of d is missing.": lambda *args: _map(*args, power=0),
         "You divide by d. It has to be its square root.": lambda *args: _map(*args, power=1),
         "These are scores, not shares: the softmax is missing.": (
