@@ -53,7 +53,7 @@ def _results(exercise: Exercise, function: Callable) -> dict:
 
 def _unfit(found) -> str:
     if found is None:
-        return "your function returns nothing: is its `return` missing?"
+        return "your function returns nothing: is its `return` missing"
     try:
         _numbers(found)
     except (TypeError, ValueError, RuntimeError):

@@ -42,6 +42,14 @@ recover_x0 = Exercise(
         "This is off by one: alpha_bar[0] is the clean picture, so level t is alpha_bar[t].": (
             lambda *args: _recover(*args, back=1)
         ),
+        "Only x_t is divided. Take the noise away first, then divide the whole: brackets are "
+        "missing.": lambda x_t, t, eps, ab: x_t / ab[t] ** 0.5 - (1 - ab[t]) ** 0.5 * eps,
+        "The noise was scaled before it was added, and the picture shrunk: undo both.": (
+            lambda x_t, t, eps, ab: x_t - eps
+        ),
+        "The two scales are exchanged: the noise was scaled with sqrt(1 - alpha_bar).": (
+            lambda x_t, t, eps, ab: (x_t - ab[t] ** 0.5 * eps) / (1 - ab[t]) ** 0.5
+        ),
         "What is left after taking the noise away is still shrunk: divide by its scale.": (
             lambda *args: _recover(*args, a=0)
         ),
@@ -90,7 +98,16 @@ jump = Exercise(
         "The noise has variance 1 minus what is kept, which is not the difference of the two "
         "alpha_bar.": _jump_difference,
         "Square roots are missing: alpha_bar is about variances.": _jump_no_roots,
-        "s and t are swapped: from s to t the share that is kept is below 1.": (
+        "The noise of the whole way from 0 is put in. x_s brings its own: what is added has "
+        "variance 1 minus what is kept.": (
+            lambda x_s, s, t, eps, ab: (ab[t] / ab[s]) ** 0.5 * x_s + (1 - ab[t]) ** 0.5 * eps
+        ),
+        "alpha_bar[t - s] is a product of the first steps. It is the steps s+1 ... t that are "
+        "left.": lambda x_s, s, t, eps, ab: (
+            ab[t - s] ** 0.5 * x_s + (1 - ab[t - s]) ** 0.5 * eps
+        ),
+        "You take the root of a negative number: alpha_bar falls, so alpha_bar[t] is smaller "
+        "than alpha_bar[s]. Are s and t swapped?": (
             lambda x_s, s, t, eps, ab: _jump(x_s, t, s, eps, ab)
         ),
     },
@@ -126,6 +143,9 @@ first_below = Exercise(
         ),
         "You compare alpha_bar with the limit. The SNR is alpha_bar / (1 - alpha_bar).": (
             lambda limit, ab: int((ab < limit).nonzero()[0])
+        ),
+        "This is how many levels lie below the limit, not the first of them.": (
+            lambda limit, ab: int((ab[1:] / (1 - ab[1:]) < limit).sum())
         ),
         "You compare the root of the SNR with the limit: the SNR is a ratio of variances, so "
         "no square root.": lambda limit, ab: _first_below(limit**2, ab),

@@ -34,6 +34,8 @@ score = Exercise(
         "The guess has to be shrunk first: at level t it lies at sqrt(alpha_bar) x0_hat.": (
             lambda *args: _score(*args, root=0)
         ),
+        "This is half the slope: the square in the exponent brings a 2, which cancels its "
+        "own.": lambda *args: _score(*args) / 2,
         "The division is missing: the nearer the noise is to zero, the steeper the slope.": (
             lambda *args: _score(*args, power=0)
         ),
@@ -41,7 +43,8 @@ score = Exercise(
     hints=(
         "If x0_hat were the only clean point, x_t would be Gaussian around sqrt(ab) * x0_hat "
         "with variance 1 - ab. What is the slope of the logarithm of that Gaussian?",
-        "log p = -(x_t - m)^2 / (2 v) + const has the slope -(x_t - m) / v.",
+        "log p = -(x_t - m)^2 / (2 V) + const, with the variance V, has the slope "
+        "-(x_t - m) / V.",
         "(ab**0.5 * x0_hat - x_t) / (1 - ab)",
     ),
     praise="It is -eps_hat / sqrt(1 - ab): to predict the noise is to know the slope.",
@@ -62,6 +65,7 @@ def _v_loss(model, x0, eps, t, alpha_bar, a=0.5, s=0.5, target="v", level=None):
         "turned": noise * x0 - signal * eps,
         "swapped": noise * eps - signal * x0,
         "eps": eps,
+        "x0": x0,
     }[target]
     return (model(signal * x0 + noise * eps, t) - aim).square().mean(1)
 
@@ -90,6 +94,10 @@ v_loss = Exercise(
         "You still compare with eps. The target is now v.": (
             lambda *args: _v_loss(*args, target="eps")
         ),
+        "You compare with x0. The target is v.": lambda *args: _v_loss(*args, target="x0"),
+        "You show the model the clean x0. It has to see x_t.": (
+            lambda model, x0, eps, t, ab: _v_loss(lambda x_t, t: model(x0, t), x0, eps, t, ab)
+        ),
         "This is off by one: alpha_bar[0] is the clean level, so level t is alpha_bar[t].": (
             lambda model, x0, eps, t, ab: _v_loss(model, x0, eps, t, ab, level=t - 1)
         ),
@@ -107,7 +115,7 @@ v_loss = Exercise(
         "With a, s = ab**0.5, (1 - ab) ** 0.5: "
         "return (model(a * x0 + s * eps, t) - (a * eps - s * x0)).square().mean(1)",
     ),
-    praise="v has variance 1 at every t, so no level is harder to hit than another.",
+    praise="For data of variance 1, v has variance 1 at every t: no level asks for more.",
 )
 
 
@@ -130,6 +138,18 @@ ddim_back = Exercise(
         "A square root is missing at 1 - alpha_bar.": lambda *args: _ddim(*args, s=1),
         "s and t are swapped: x_s is where you are, so the guess for x0 needs ab_s.": (
             lambda x, eps_hat, ab_s, ab_t: _ddim(x, eps_hat, ab_t, ab_s)
+        ),
+        "The guess is noised to the scale of s again. It has to get the noise of level t.": (
+            lambda x, eps_hat, ab_s, ab_t: (
+                _ddim(x, eps_hat, ab_s, ab_t)
+                + ((1 - ab_s) ** 0.5 - (1 - ab_t) ** 0.5) * eps_hat
+            )
+        ),
+        "This is the guess for x0. Now noise it to level t.": (
+            lambda x, eps_hat, ab_s, ab_t: _ddim(x, eps_hat, ab_s, 1.0)
+        ),
+        "The noise is not put in again: what you have is the guess, shrunk.": (
+            lambda x, eps_hat, ab_s, ab_t: ab_t**0.5 * _ddim(x, eps_hat, ab_s, 1.0)
         ),
         "You noise x_s as if it were clean. First guess x0 from x_s and eps_hat.": (
             lambda x, eps_hat, ab_s, ab_t: ab_t**0.5 * x + (1 - ab_t) ** 0.5 * eps_hat

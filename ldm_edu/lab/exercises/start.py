@@ -30,6 +30,9 @@ latent_shape = Exercise(
         ),
         "3 is the number of a picture's colours. The latent has `channels` numbers at each "
         "position.": lambda size, f, c: _shape(size, f, 3),
+        "The batch is not part of it: three numbers, for one latent.": (
+            lambda size, f, c: (1, *_shape(size, f, c))
+        ),
         "One side is missing: the latent has a height and a width.": (
             lambda size, f, c: _shape(size, f, c)[:2]
         ),
@@ -52,7 +55,7 @@ unet_calls = Exercise(
     name="unet_calls",
     cases=lambda: {
         f"n = {n}, steps = {s}, guidance = {w}": (n, s, w)
-        for n, s, w in ((1, 20, 2.0), (8, 50, 1.0), (4, 1000, 7.5))
+        for n, s, w in ((1, 20, 2.0), (8, 50, 1.0), (4, 1000, 7.5), (2, 10, 0.5))
     },
     right=_calls,
     mistakes={
@@ -61,6 +64,12 @@ unet_calls = Exercise(
         ),
         "At guidance = 1 the answer without the caption is left out: one call a step.": (
             lambda n, steps, guidance: 2 * n * steps
+        ),
+        "It is the other way round: at guidance = 1 one call a step, else two.": (
+            lambda n, steps, guidance: n * steps * (2 if guidance == 1 else 1)
+        ),
+        "A guidance below 1 needs both answers too; only at 1 does one of them cancel out.": (
+            lambda n, steps, guidance: n * steps * (2 if guidance > 1 else 1)
         ),
         "Every one of the n pictures goes through the model, at each step.": (
             lambda n, steps, guidance: _calls(1, steps, guidance)

@@ -27,6 +27,11 @@ def _group_norm(h, groups, root=0.5, eps=1e-5, correction=0, centre=True):
     return ((grouped - mean) / (variance + eps) ** root).reshape(h.shape)
 
 
+def _means(h, groups):
+    grouped = h.reshape(len(h), groups, -1)
+    return grouped.mean(2, keepdim=True).expand_as(grouped).reshape(h.shape)
+
+
 def _whole_batch(h, groups):
     mixed = h.transpose(0, 1).reshape(1, h.shape[1], -1, 1)
     return _group_norm(mixed, groups).reshape(h.transpose(0, 1).shape).transpose(0, 1)
@@ -49,6 +54,11 @@ group_norm = Exercise(
         "The mean is not taken away.": lambda h, groups: _group_norm(h, groups, centre=False),
         "You normalise each channel by itself. A group holds C / groups channels.": (
             lambda h, groups: _group_norm(h, h.shape[1])
+        ),
+        "Your groups hold `groups` channels each. There are `groups` groups, of C / groups "
+        "channels.": lambda h, groups: _group_norm(h, h.shape[1] // groups),
+        "Only the mean is taken away. Divide by the root of the variance plus 1e-5, too.": (
+            lambda h, groups: h - _means(h, groups)
         ),
         "You normalise all channels together. There are `groups` groups, each by itself.": (
             lambda h, groups: _group_norm(h, 1)
@@ -125,6 +135,9 @@ skip_channels = Exercise(
     mistakes={
         "The first entry is missing: the output of conv_in is pushed before any block.": (
             lambda channels, blocks: _skips(channels, blocks, first=False)
+        ),
+        "This is the order in which they are taken up. List them as they are pushed.": (
+            lambda channels, blocks: _skips(channels, blocks)[::-1]
         ),
         "A map is pushed after each downsampling too; yours has the blocks only.": (
             lambda channels, blocks: _skips(channels, blocks, downs="none")
