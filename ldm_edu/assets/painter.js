@@ -23,13 +23,13 @@ const BODY = `
         <canvas class="ldm-paint-veil" role="application" tabindex="0"></canvas>
         <div class="ldm-paint-brush" aria-hidden="true"></div>
       </div>
-      <figcaption>paint on this picture</figcaption>
+      <figcaption>paint over a part of this picture</figcaption>
     </figure>
     <figure>
       <div class="ldm-paint-stage">
         <canvas class="ldm-paint-result" role="img"></canvas>
       </div>
-      <figcaption>painted anew</figcaption>
+      <figcaption class="ldm-paint-answer"></figcaption>
     </figure>
   </div>
   <div class="ldm-film-bar">
@@ -73,9 +73,11 @@ function render({ model, el }) {
   root.className = "ldm-film ldm-paint";
   root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes keys for its shortcuts
   root.innerHTML = BODY;
-  const [picture, veil, brush, result, size, width, erase, undo, clear, prompt, go, said] = [
+  const [
+    picture, veil, brush, result, below, size, width, erase, undo, clear, prompt, go, said,
+  ] = [
     ".ldm-paint-picture", ".ldm-paint-veil", ".ldm-paint-brush", ".ldm-paint-result",
-    ".ldm-film-range", "output", ".ldm-paint-erase", ".ldm-paint-undo", ".ldm-paint-clear",
+    ".ldm-paint-answer", ".ldm-film-range", "output", ".ldm-paint-erase", ".ldm-paint-undo", ".ldm-paint-clear",
     ".ldm-paint-prompt", ".ldm-paint-go", "p",
   ].map((selector) => root.querySelector(selector));
   const side = model.get("side");
@@ -173,7 +175,12 @@ function render({ model, el }) {
     await show(picture, model.get("picture"));
     draw();
   };
-  const end = () => { if (model.get("result").byteLength) show(result, model.get("result")); };
+  const end = () => {
+    const asked = model.get("asked") > 0;
+    result.classList.toggle("ldm-paint-waits", !asked);
+    below.textContent = asked ? "painted anew" : "the answer comes here";
+    if (model.get("result").byteLength) show(result, model.get("result"));
+  };
   const listeners = {
     "change:strokes": draw, "change:said": answer, "change:picture": begin, "change:result": end,
   };
