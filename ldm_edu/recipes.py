@@ -88,10 +88,13 @@ TRAINED = {
         latent_noise=0.3,
         snr_floor=0.3,  # a picture's layout is decided near pure noise
     ),
+    # narrower than the quick start's, and so an eighth more images in two hours
     "cifar10": replace(
         QUICKSTART["cifar10"],
-        unet=replace(QUICKSTART["cifar10"].unet, coordinates=True),
-        steps=(3000, 18000),
+        unet=UNetConfig(
+            8, 8, (56, 112), attention=(False, True), groups=8, context_dim=64, coordinates=True
+        ),
+        steps=(1500, 18000),
         flip=True,
         latent_noise=0.2,
         snr_floor=0.1,
