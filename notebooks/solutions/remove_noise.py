@@ -10,7 +10,7 @@ def score(x_t: Tensor, x0_hat: Tensor, ab: float) -> Tensor:
     return (ab**0.5 * x0_hat - x_t) / (1 - ab)
 
 
-def v_loss(model: Callable, x0: Tensor, eps: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
+def v_loss(model: Callable, x0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
     """Squared error of a model that predicts v, one number a point."""
     ab = alpha_bar[t][:, None]
     a, s = ab**0.5, (1 - ab) ** 0.5

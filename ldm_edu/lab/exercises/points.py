@@ -56,7 +56,7 @@ def _bent(x_t, t):
     return torch.sin(2 * x_t) + t[:, None] / 500
 
 
-def _v_loss(model, x0, eps, t, alpha_bar, a=0.5, s=0.5, target="v", level=None):
+def _v_loss(model, x0, t, eps, alpha_bar, a=0.5, s=0.5, target="v", level=None):
     ab = alpha_bar[t if level is None else level][:, None]
     signal, noise = ab**a, (1 - ab) ** s
     aim = {
@@ -70,11 +70,14 @@ def _v_loss(model, x0, eps, t, alpha_bar, a=0.5, s=0.5, target="v", level=None):
     return (model(signal * x0 + noise * eps, t) - aim).square().mean(1)
 
 
+def _noising_of_five():
+    x0, eps = _points(0)
+    return _bent, x0, torch.tensor([1, 200, 500, 800, 999]), eps, _ALPHA_BAR
+
+
 v_loss = Exercise(
     name="v_loss",
-    cases=lambda: {
-        "five points": (_bent, *_points(0), torch.tensor([1, 200, 500, 800, 999]), _ALPHA_BAR)
-    },
+    cases=lambda: {"five points": _noising_of_five()},
     right=_v_loss,
     mistakes={
         "Square roots are missing: alpha_bar and 1 - alpha_bar are variances.": (
@@ -96,10 +99,10 @@ v_loss = Exercise(
         ),
         "You compare with x0. The target is v.": lambda *args: _v_loss(*args, target="x0"),
         "You show the model the clean x0. It has to see x_t.": (
-            lambda model, x0, eps, t, ab: _v_loss(lambda x_t, t: model(x0, t), x0, eps, t, ab)
+            lambda model, x0, t, eps, ab: _v_loss(lambda x_t, t: model(x0, t), x0, t, eps, ab)
         ),
         "This is off by one: alpha_bar[0] is the clean level, so level t is alpha_bar[t].": (
-            lambda model, x0, eps, t, ab: _v_loss(model, x0, eps, t, ab, level=t - 1)
+            lambda model, x0, t, eps, ab: _v_loss(model, x0, t, eps, ab, level=t - 1)
         ),
         "This is one number for all points. Take the mean over the coordinates only.": (
             lambda *args: _v_loss(*args).mean()
