@@ -4,7 +4,8 @@
 //   side              pixels of the picture, which is square
 //   strokes           [{ points: [[x, y], ...], radius, erase }], in pixels of the picture
 //   prompt            the text in the line: the caption that the new part should follow
-//   line              what the line is called
+//   line, button      what the line and the button are called
+//   answer            what the new picture is called
 //   asked             how often the button was pressed: the kernel answers each time
 //   said              what the kernel says: working, done, or what was wrong
 //   alt               what the picture shows
@@ -43,7 +44,7 @@ const BODY = `
   <div class="ldm-film-bar">
     <label class="ldm-paint-caption"><span></span> <input type="text" class="ldm-paint-prompt">
     </label>
-    <button type="button" class="ldm-film-button ldm-paint-go">Paint anew</button>
+    <button type="button" class="ldm-film-button ldm-paint-go"></button>
   </div>
   <p class="ldm-film-caption" aria-live="polite"></p>`;
 
@@ -178,7 +179,7 @@ function render({ model, el }) {
   const end = () => {
     const asked = model.get("asked") > 0;
     result.classList.toggle("ldm-paint-waits", !asked);
-    below.textContent = asked ? "painted anew" : "the answer comes here";
+    below.textContent = asked ? model.get("answer") : "the answer comes here";
     if (model.get("result").byteLength) show(result, model.get("result"));
   };
   const listeners = {
@@ -187,8 +188,9 @@ function render({ model, el }) {
   for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
   veil.setAttribute("aria-label", `${model.get("alt")} Arrow keys move the brush, Space puts it`
     + " down and lifts it.");
-  result.setAttribute("aria-label", "The picture with the painted part made anew.");
+  result.setAttribute("aria-label", `${model.get("alt")} Now with the painted part changed.`);
   root.querySelector(".ldm-paint-caption span").textContent = model.get("line");
+  root.querySelector(".ldm-paint-go").textContent = model.get("button");
   prompt.value = model.get("prompt");
   el.append(root);
   place();

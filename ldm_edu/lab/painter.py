@@ -21,8 +21,9 @@ class MaskPainter(anywidget.AnyWidget):
 
     x0: the picture, (3, H, H) in [-1, 1]. use(mask, prompt) -> the new one, (1, 3, H, H), is
     called when the button is pressed, with the mask as `paint_mask` gives it. What it objects
-    to (LdmEduError) is told below. All this needs a running kernel. alt: what x0 shows. line:
-    what the line is called. task, done: what is told at first, and of a mask's share at last.
+    to (LdmEduError) is told below. All this needs a running kernel. alt: what x0 shows. line,
+    button, answer: what the line, the button and the new picture are called. task, done: what
+    is told at first, and of a mask's share at last.
     """
 
     _esm = asset("painter.js")
@@ -35,6 +36,8 @@ class MaskPainter(anywidget.AnyWidget):
     asked = traitlets.Int().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
     line = traitlets.Unicode().tag(sync=True)
+    button = traitlets.Unicode().tag(sync=True)
+    answer = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
 
     def __init__(
@@ -47,6 +50,8 @@ class MaskPainter(anywidget.AnyWidget):
         line: str = "Caption",
         task: str = _TASK,
         done: str = _DONE,
+        button: str = "Paint anew",
+        answer: str = "painted anew",
     ):
         if x0.ndim != 3 or x0.shape[1] != x0.shape[2]:
             raise InputError(f"x0 must be square, (3, H, H), got {tuple(x0.shape)}")
@@ -59,6 +64,8 @@ class MaskPainter(anywidget.AnyWidget):
             prompt=prompt,
             alt=alt,
             line=line,
+            button=button,
+            answer=answer,
             said=task,
         )
         self._use, self._done = use, done
