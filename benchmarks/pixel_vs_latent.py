@@ -2,8 +2,8 @@
 
     pip install -e '.[notebooks,evaluate]'
     race="python benchmarks/pixel_vs_latent.py --data celeba64 --root FOLDER"
-    $race latent & $race pixel          # at the same time, each on one core
-    $race table                         # prints Markdown, draws docs/images/pixel_vs_latent_*
+    $race latent && $race pixel  # one thread each; or both at once, each on one core
+    $race table          # prints Markdown, draws docs/images/pixel_vs_latent_*.png
 
 The two denoisers have one design and about one number of parameters. The latent side pays for
 its autoencoder: training and encoding count as its first minutes. Drawing samples to measure
@@ -216,7 +216,7 @@ def draw(sides: dict[str, list[dict]], name: str, floor: float) -> None:
         ylabel="FD-EffLite0", title=name, xlim=(0, math.ceil(panels[0].get_xlim()[1]))
     )
     panels[1].set(xscale="log")
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     file = Path(__file__).parents[1] / "docs" / "images" / f"pixel_vs_latent_{name}.png"
     figure.savefig(file, dpi=110)
 
