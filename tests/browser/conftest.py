@@ -1,18 +1,35 @@
 """A browser, and a notebook in it: in JupyterLab, and as an exported page.
 
-A test file says which: its fixture `book` is the path of a notebook in a folder of its own,
-`widgets` the number of films in it.
+A test file says which: NOTEBOOK is the name of one of the course's, WIDGETS the number of films
+in it. Or it has a fixture `book` of its own, the path of a notebook in a folder of its own.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from driving import CHROMIUM, IDLE, RUN, SETTINGS, wait_for
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 READY = "count => document.querySelectorAll('[data-ready]').length === count"
+
+
+@pytest.fixture(scope="module")
+def book(request, tmp_path_factory):
+    """A copy of the notebook, whose trainings are short: what is learned is not looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LDM_EDU_SMOKE", "1")
+        original = NOTEBOOKS / request.module.NOTEBOOK
+        yield Path(shutil.copy(original, tmp_path_factory.mktemp("lab")))
+
+
+@pytest.fixture(scope="module")
+def widgets(request) -> int:
+    return request.module.WIDGETS
 
 
 @pytest.fixture(scope="module")

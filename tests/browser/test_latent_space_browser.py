@@ -1,28 +1,11 @@
 """Notebook 06 in JupyterLab and as an exported page: latents edited, mixed and noised."""
 
-import shutil
-from pathlib import Path
-
-import pytest
 from driving import CANVAS, MARKS, SHUT
 from moving import ANSWER, DIFFERS, every_slider_moves
+from painting import said, stroke
 
 pytestmark = MARKS
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "06_look_inside_latent_space.ipynb"
-
-
-@pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    return Path(shutil.copy(NOTEBOOK, tmp_path_factory.mktemp("lab")))
-
-
-@pytest.fixture(scope="module")
-def widgets() -> int:
-    return 5
-
-
-def said(page, text: str) -> None:
-    page.locator(".ldm-paint .ldm-film-caption").get_by_text(text).wait_for(timeout=ANSWER)
+NOTEBOOK, WIDGETS = "06_look_inside_latent_space.ipynb", 5
 
 
 def test_each_slider_changes_its_picture_by_keyboard_and_mouse(page, widgets):
@@ -52,15 +35,9 @@ def test_the_page_tells_what_needs_a_kernel(exported):
 
 def test_noise_is_put_where_the_brush_was(lab_page):
     painter = lab_page.locator(".ldm-paint")
-    veil, result = painter.locator(".ldm-paint-veil"), painter.locator(".ldm-paint-result")
+    result = painter.locator(".ldm-paint-result")
     painter.get_by_role("button", name="Clear").click()
-    veil.scroll_into_view_if_needed()
-    box = veil.bounding_box()
-    x, y, k = box["x"], box["y"], box["width"] / 64
-    lab_page.mouse.move(x + 10 * k, y + 12 * k)
-    lab_page.mouse.down()
-    lab_page.mouse.move(x + 54 * k, y + 12 * k, steps=6)
-    lab_page.mouse.up()
+    stroke(lab_page, y=12)
     canvas, before = result.element_handle(), result.evaluate(CANVAS)
     painter.get_by_role("textbox", name="Noise level t").fill("800")
     painter.get_by_role("button", name="Add noise").click()

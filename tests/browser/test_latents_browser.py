@@ -1,26 +1,10 @@
 """Notebook 07 in JupyterLab and as an exported page: latents lose their noise, models race."""
 
-import shutil
-from pathlib import Path
-
-import pytest
 from driving import CANVAS, MARKS, SHUT, slider
 from moving import every_slider_moves
 
 pytestmark = MARKS
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "07_diffuse_in_latents.ipynb"
-
-
-@pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LDM_EDU_SMOKE", "1")  # what was learned is not looked at here
-        yield Path(shutil.copy(NOTEBOOK, tmp_path_factory.mktemp("lab")))
-
-
-@pytest.fixture(scope="module")
-def widgets() -> int:
-    return 2
+NOTEBOOK, WIDGETS = "07_diffuse_in_latents.ipynb", 2
 
 
 def test_both_films_change_by_keyboard_and_mouse(page, widgets):

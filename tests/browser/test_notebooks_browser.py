@@ -7,6 +7,7 @@ import pytest
 from driving import CANVAS, MARKS, SHUT, slider
 
 pytestmark = MARKS
+WIDGETS = 2
 
 # A notebook of both kinds of film: one with dials over charts, one of pixels.
 BOOK = """
@@ -36,11 +37,6 @@ def book(tmp_path_factory) -> Path:
     book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(book, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def widgets() -> int:
-    return 2
 
 
 def test_the_keyboard_moves_the_noise_slider(page):

@@ -1,24 +1,10 @@
 """Notebook 00 in JupyterLab and as an exported page: the noise goes, captions are drawn."""
 
-import shutil
-from pathlib import Path
-
-import pytest
 from driving import CANVAS, MARKS, SHUT, slider
 from moving import ANSWER, DIFFERS, every_slider_moves
 
 pytestmark = MARKS
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
-
-
-@pytest.fixture(scope="module")
-def book(tmp_path_factory) -> Path:
-    return Path(shutil.copy(NOTEBOOK, tmp_path_factory.mktemp("lab")))
-
-
-@pytest.fixture(scope="module")
-def widgets() -> int:
-    return 1
+NOTEBOOK, WIDGETS = "00_start_here.ipynb", 1
 
 
 def test_the_slider_changes_the_picture_by_keyboard_and_mouse(page, widgets):

@@ -1,31 +1,12 @@
 """Notebook 10 in JupyterLab and as an exported page: captions drawn, masks painted."""
 
-import shutil
-from pathlib import Path
-
-import pytest
 from driving import CANVAS, MARKS, SHUT
 from moving import ANSWER, DIFFERS, every_slider_moves
+from painting import said, stroke
 
 pytestmark = MARKS
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "10_draw_from_words.ipynb"
+NOTEBOOK, WIDGETS = "10_draw_from_words.ipynb", 5
 STROKES = "veil => veil.getContext('2d').getImageData(256, 64, 1, 1).data[3]"  # at (32, 8)
-
-
-@pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LDM_EDU_SMOKE", "1")  # what was learned is not looked at here
-        yield Path(shutil.copy(NOTEBOOK, tmp_path_factory.mktemp("lab")))
-
-
-@pytest.fixture(scope="module")
-def widgets() -> int:
-    return 5
-
-
-def said(page, text: str) -> None:
-    page.locator(".ldm-paint .ldm-film-caption").get_by_text(text).wait_for(timeout=ANSWER)
 
 
 def test_each_slider_changes_its_picture_by_keyboard_and_mouse(page, widgets):
@@ -52,13 +33,7 @@ def test_what_is_painted_over_is_painted_anew_as_the_caption_says(lab_page):
     veil, result = painter.locator(".ldm-paint-veil"), painter.locator(".ldm-paint-result")
     painter.get_by_role("button", name="Clear").click()
     assert veil.evaluate(STROKES) == 0
-    veil.scroll_into_view_if_needed()
-    box = veil.bounding_box()
-    x, y, k = box["x"], box["y"], box["width"] / 64
-    lab_page.mouse.move(x + 10 * k, y + 8 * k)
-    lab_page.mouse.down()
-    lab_page.mouse.move(x + 54 * k, y + 8 * k, steps=6)
-    lab_page.mouse.up()
+    stroke(lab_page, y=8)
     assert veil.evaluate(STROKES) == 255
     canvas, before = result.element_handle(), result.evaluate(CANVAS)
     line = painter.get_by_role("textbox")
