@@ -30,7 +30,7 @@ from ldm_edu.latents import LatentSet, image_batch, measure_scale, rescale
 from ldm_edu.measures import sample_many
 from ldm_edu.metrics import frechet_distance
 from ldm_edu.pixels import PixelSpace
-from ldm_edu.recipes import TRAINED
+from ldm_edu.recipes import QUICKSTART, TRAINED
 from ldm_edu.run_files import Log
 from ldm_edu.stages import denoiser_task, encode_once, train_autoencoder
 from ldm_edu.training import TrainConfig, TrainState, train
@@ -38,7 +38,11 @@ from ldm_edu.unet import UNetConfig
 
 SHARE = 0.2  # of the latent side's minutes, for its autoencoder
 WARM, TIMED = 2, 5  # steps to reach speed, steps to measure it
-PIXELS = {  # attention at 8x8 and below, as in the latent U-Nets
+LATENTS = {
+    "shapes": replace(TRAINED["shapes"].unet, context_dim=None),
+    "celeba64": replace(QUICKSTART["celeba64"].unet, context_dim=None, coordinates=True),
+}
+PIXELS = {  # about as many parameters, attention at 8x8 and below, as in the latent U-Nets
     "shapes": UNetConfig(
         3, 3, (24, 48, 96), 1, (False, False, True), groups=8, coordinates=True
     ),
@@ -82,7 +86,7 @@ def race(options: argparse.Namespace, folder: Path) -> None:
     began, limit = time.monotonic(), 60 * options.minutes
     recipe = replace(TRAINED[options.data], flip=False)
     if options.side == "latent":
-        recipe = replace(recipe, unet=replace(recipe.unet, context_dim=None))
+        recipe = replace(recipe, unet=LATENTS[options.data])
         log = Log(folder / "log.jsonl")
         share = timedelta(seconds=SHARE * limit)
         autoencoder = train_autoencoder(recipe, images, folder / "autoencoder", log, share)

@@ -149,7 +149,8 @@ class LatentDiffusion:
 
     def timesteps(self, steps: int) -> list[int]:
         """The levels that a sampler visits in `steps` steps on this model's grid, falling."""
-        return self.schedule.timesteps(steps, self.grid.spacing, self.grid.offset)
+        grid = self.grid
+        return self.schedule.timesteps(steps, grid.spacing, grid.offset, grid.lowest)
 
     def predictor(
         self, n: int, prompt: Prompt = None, guidance: float | None = None

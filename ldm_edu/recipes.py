@@ -29,6 +29,7 @@ class Recipe:
     latent_noise: float = 0.1  # most noise a decoder learns to bear, in stds of the latent
     caption_drop: float = 0.1  # share of captions emptied in training, for guidance
     guidance: float = 2.0  # what the model samples with unless told otherwise
+    lowest: int = 0  # no level below is visited in sampling: the last step goes on to clean
     ema: float = 0.9995
     whiten: float = 0.5  # how far PCA's channels start alike: 0 as they are, 1 of one variance
 
@@ -101,8 +102,17 @@ TRAINED = {
     ),
     "celeba64": replace(
         QUICKSTART["celeba64"],
-        unet=replace(QUICKSTART["celeba64"].unet, coordinates=True),
-        steps=(3000, 13000),
+        unet=UNetConfig(
+            16,
+            16,
+            (56, 112),
+            attention=(False, True),
+            groups=8,
+            context_dim=64,
+            dropout=0.1,
+            coordinates=True,
+        ),
+        steps=(3000, 24000),
         latent_noise=0.2,
         snr_floor=0.1,
     ),

@@ -99,23 +99,24 @@ class NoiseSchedule:
         return _gather((1 - self.alpha_bar).sqrt(), t, like)
 
     def timesteps(
-        self, steps: int, spacing: Spacing = "trailing", offset: int = 0
+        self, steps: int, spacing: Spacing = "trailing", offset: int = 0, lowest: int = 0
     ) -> list[int]:
         """The `steps` noise levels that a sampler visits, from noisy to nearly clean.
 
         "trailing" ends the grid at T (Lin et al. 2023, arXiv 2305.08891), "leading" starts it
         at 1 (DDIM). 10 of 1000: [1000, 900, ..., 100] or [901, 801, ..., 1]. `offset` moves
-        the whole grid: Stable Diffusion's is leading, moved by 1.
-        Raises InputError unless 1 <= steps <= T and all levels lie in {1..T}.
+        the whole grid: Stable Diffusion's is leading, moved by 1. `lowest` packs it into
+        {lowest + 1..T}: with 100, 9 of 1000 are [1000, 900, ..., 200].
+        Raises InputError unless 1 <= steps <= T - lowest and all levels lie in {1..T}.
         """
-        if not isinstance(steps, int) or not 1 <= steps <= self.T:
-            raise InputError(
-                f"steps must be an integer from 1 to T = {self.T}, found {steps!r}"
-            )
+        room = self.T - lowest
+        if not isinstance(steps, int) or not 1 <= steps <= room:
+            above = f" - lowest = {room}" if lowest else f" = {room}"
+            raise InputError(f"steps must be an integer from 1 to T{above}, found {steps!r}")
         if spacing == "trailing":
-            levels = [round(self.T * (steps - i) / steps) for i in range(steps)]
+            levels = [lowest + round(room * (steps - i) / steps) for i in range(steps)]
         elif spacing == "leading":
-            levels = [(steps - 1 - i) * (self.T // steps) + 1 for i in range(steps)]
+            levels = [lowest + (steps - 1 - i) * (room // steps) + 1 for i in range(steps)]
         else:
             raise InputError(f"spacing must be 'trailing' or 'leading', found {spacing!r}")
         if levels[0] + offset > self.T or levels[-1] + offset < 1:
@@ -130,23 +131,25 @@ class NoiseSchedule:
 class Grid:
     """The levels that a model is sampled at; the defaults are those of this course.
 
-    spacing, offset: of `NoiseSchedule.timesteps`.
+    spacing, offset, lowest: of `NoiseSchedule.timesteps`.
     final: the level that the last step lands on, and that is taken for clean. 0 is clean.
 
-    Raises InputError for an unknown spacing, or a negative or fractional final level.
+    Raises InputError for an unknown spacing, or a negative or fractional final or lowest level.
     """
 
     spacing: Spacing = "trailing"
     offset: int = 0
     final: int = 0
+    lowest: int = 0
 
     def __post_init__(self):
         if self.spacing not in ("trailing", "leading"):
             raise InputError(f"spacing must be 'trailing' or 'leading', found {self.spacing!r}")
         if not isinstance(self.offset, int):
             raise InputError(f"offset must be an integer, found {self.offset!r}")
-        if not isinstance(self.final, int) or self.final < 0:
-            raise InputError(f"final must be an integer of at least 0, found {self.final!r}")
+        for name, level in (("final", self.final), ("lowest", self.lowest)):
+            if not isinstance(level, int) or level < 0:
+                raise InputError(f"{name} must be an integer of at least 0, found {level!r}")
 
     def to_dict(self) -> dict:
         """Arguments that make this grid again, JSON-able."""

@@ -18,7 +18,7 @@ from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.recipes import Recipe
 from ldm_edu.run_files import Log
 from ldm_edu.runs import run_stage
-from ldm_edu.schedule import NoiseSchedule
+from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.training import TrainConfig, batch_index, seeded
 from ldm_edu.unet import UNet
@@ -164,6 +164,7 @@ def join(
         tokenizer,
         text_encoder,
         recipe.guidance,
+        Grid(lowest=recipe.lowest),
     )
 
 

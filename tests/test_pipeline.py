@@ -207,16 +207,22 @@ def test_every_sampler_finds_data_of_unit_variance_from_the_cosines_pure_noise(s
 # ---- the grid
 
 
+OWN_GRIDS = (
+    (Grid("leading", offset=1, final=1), [77, 52, 27, 2, 1]),  # Stable Diffusion's
+    (Grid(lowest=20), [100, 80, 60, 40, 0]),  # from 40, the last step goes on to clean
+)
+
+
+@pytest.mark.parametrize(("grid", "visited"), OWN_GRIDS)
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_pipeline_samples_on_its_own_grid_and_keeps_it(tmp_path, sampler):
-    """Stable Diffusion's: leading, moved by one, the last step landing on level 1."""
+def test_a_pipeline_samples_on_its_own_grid_and_keeps_it(tmp_path, sampler, grid, visited):
     saved = small_pipeline()
-    saved.grid = Grid("leading", offset=1, final=1)
+    saved.grid = grid
     saved.save(tmp_path / "pipe")
     loaded = LatentDiffusion.load(tmp_path / "pipe", device="cpu")
     assert loaded.grid == saved.grid
     states = list(loaded.denoise(2, sampler=sampler, steps=4))
-    assert [s.t for s in states] == [77, 52, 27, 2, 1]
+    assert [s.t for s in states] == visited
     x = loaded.sample(2, sampler=sampler, steps=4)
     assert torch.equal(x, saved.sample(2, sampler=sampler, steps=4))
     assert torch.equal(x, loaded.decode(states[-1].z_t))

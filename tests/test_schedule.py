@@ -151,14 +151,28 @@ def test_an_offset_moves_all_levels_or_is_refused(T, data):
                 schedule.timesteps(steps, spacing, offset)
 
 
+@given(T=st.integers(2, 300), data=st.data())
+@settings(PATIENT)
+def test_a_lowest_level_leaves_the_grid_of_a_shorter_schedule_above_it(T, data):
+    lowest = data.draw(st.integers(1, T - 1))
+    steps = data.draw(st.integers(1, T - lowest))
+    for spacing in ("trailing", "leading"):
+        shorter = NoiseSchedule(T=T - lowest).timesteps(steps, spacing)
+        levels = NoiseSchedule(T=T).timesteps(steps, spacing, lowest=lowest)
+        assert levels == [lowest + level for level in shorter]
+    with pytest.raises(InputError, match=f"1 to T - lowest = {T - lowest}, found {T}"):
+        NoiseSchedule(T=T).timesteps(T, lowest=lowest)
+
+
 def test_grid_makes_itself_again_and_refuses_what_cannot_be():
-    for grid in (Grid(), Grid("leading", 1, 1)):
+    for grid in (Grid(), Grid("leading", 1, 1), Grid(lowest=60)):
         assert Grid(**json.loads(json.dumps(grid.to_dict()))) == grid
     for arguments, found in (
         ({"spacing": "linspace"}, "found 'linspace'"),
         ({"offset": 0.5}, "found 0.5"),
         ({"final": -1}, "found -1"),
         ({"final": None}, "found None"),
+        ({"lowest": -2}, "lowest must .* found -2"),
     ):
         with pytest.raises(InputError, match=found):
             Grid(**arguments)

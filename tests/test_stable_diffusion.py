@@ -440,6 +440,7 @@ def test_the_cosine_schedule_goes_back_and_forth(plain, tmp_path):
         ({"coordinates": True}, "coordinates = True"),
         ({"grid": Grid("leading", 0, 0)}, "offset is 1"),
         ({"grid": Grid("trailing", 0, 3)}, "final level 0 or 1"),
+        ({"grid": Grid(lowest=60)}, "the lowest 0"),
     ],
 )
 def test_what_diffusers_cannot_hold_is_not_saved(plain, tmp_path, changes, found):

@@ -19,6 +19,7 @@ SMALL = replace(
     unet=UNetConfig(4, 4, channels=(8, 8), blocks=1, groups=4, context_dim=64),
     batch_size=8,
     steps=(3, 4),
+    lowest=100,
 )
 
 
@@ -39,6 +40,7 @@ def test_two_commands_make_a_model_that_reads_captions(tmp_path, capsys):
     assert str(tmp_path / "r" / "model") in capsys.readouterr().out
     pipe = LatentDiffusion.load(tmp_path / "r" / "model")
     assert pipe.sample(2, steps=2, prompt="a small red circle").shape == (2, 3, 32, 32)
+    assert pipe.timesteps(3) == [1000, 700, 400]  # the recipe's lowest level is the model's
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])

@@ -41,10 +41,10 @@ def write_scheduler(
 ) -> dict[str, Any]:
     """Raises InputError for a grid that diffusers' pipeline would not keep."""
     expected = 1 if grid.spacing == "leading" else 0
-    if grid.offset != expected or grid.final > 1:
+    if grid.offset != expected or grid.final > 1 or grid.lowest:
         raise InputError(
             f"diffusers' pipeline has no {grid}: with {grid.spacing} spacing the offset is "
-            f"{expected}, and the final level 0 or 1"
+            f"{expected}, the final level 0 or 1, and the lowest 0"
         )
     settings = {
         "num_train_timesteps": schedule.T,
