@@ -18,7 +18,7 @@ import torch
 from ldm_edu import LatentDiffusion, checkpoint, data
 from ldm_edu.evaluate import judge_of, spaces_of
 from ldm_edu.features import features_of
-from ldm_edu.images import image_grid, save_png, to_uint8
+from ldm_edu.images import encode_webp, image_grid, save_png, to_uint8, write_atomic
 from ldm_edu.metrics import nearest
 from ldm_edu.recipes import TRAINED
 from ldm_edu.run_files import Log
@@ -49,7 +49,7 @@ def main() -> None:
 
     pipe = LatentDiffusion.load(out)  # what is measured is what is shipped
     splits = [data.load(options.name, split, options.root) for split in data.SPLITS]
-    captions = draw_grid(pipe, splits[1], out / "samples.png")
+    captions = draw_grid(pipe, splits[1], out / "samples.webp")
     if options.name == "shapes":  # photographs may not be passed on
         draw_neighbours(pipe, splits[0], captions, out / "neighbours.png")
     draw_curves(options.run, out / "curves.png", out / "log.csv")
@@ -70,7 +70,8 @@ def draw_grid(pipe: LatentDiffusion, test_set: data.ImageDataset, file: Path) ->
     """The first 64 seeds-in-a-row of seed 0, told the first 64 captions of the test set."""
     captions = test_set.captions[:GRID]
     images = to_uint8(pipe.sample(GRID, prompt=captions))
-    save_png(file, image_grid(images, columns=8, scale=128 // pipe.image_size))
+    grid = image_grid(images, columns=8, scale=128 // pipe.image_size)
+    write_atomic(file, encode_webp(grid, lossless=True))
     return captions
 
 
@@ -123,6 +124,7 @@ def card(options: argparse.Namespace, pipe: LatentDiffusion, table: str, example
         "latent": "x".join(map(str, (*pipe.latent_shape[1:], pipe.latent_shape[0]))),
         "megabytes": sum(file.stat().st_size for file in files) / 1e6,
         "guidance": pipe.guidance,
+        "last": pipe.timesteps(20)[-1],
         "example": example,
         "commands": commands,
         "rows": rows,

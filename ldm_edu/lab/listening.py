@@ -44,5 +44,5 @@ def draw_listening(axis: Axes, at: Sequence[int], measured: Sequence[Mapping]) -
     """Draw what `told_losses` said at the steps `at` of a training."""
     for told, colour in TOLD.items():
         axis.plot(at, [each[told] for each in measured], "o-", color=colour, label=told)
-    axis.set(xlabel="training step", ylabel=f"loss at t = {LEVEL}, told", ylim=(0, None))
-    axis.legend(loc="upper left", fontsize="small")
+    axis.set(xlabel="training step", ylabel=f"loss at t = {LEVEL}", ylim=(0, None))
+    axis.legend(title="told", loc="upper left", fontsize="small")
