@@ -205,6 +205,7 @@ def table(out: Path, name: str) -> str:
 def draw(sides: dict[str, list[dict]], name: str, floor: float) -> None:
     """docs/images/pixel_vs_latent_NAME.png: distance over minutes and over steps."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
     for panel, key, unit in ((panels[0], "seconds", 60), (panels[1], "step", 1)):
@@ -220,6 +221,9 @@ def draw(sides: dict[str, list[dict]], name: str, floor: float) -> None:
         ylabel="FD-EffLite0", title=name, xlim=(0, math.ceil(panels[0].get_xlim()[1]))
     )
     panels[1].set(xscale="log")
+    panels[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panels[1].xaxis.set_major_formatter("{x:,.0f}")
+    panels[1].xaxis.set_minor_formatter(NullFormatter())
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     file = Path(__file__).parents[1] / "docs" / "images" / f"pixel_vs_latent_{name}.png"
     figure.savefig(file, dpi=110)
