@@ -92,8 +92,8 @@ TRAINED = {
     # narrower than the quick start's: below 15 MB, and more steps in the same time
     "cifar10": replace(
         QUICKSTART["cifar10"],
-        unet=UNetConfig(
-            8, 8, (56, 112), attention=(False, True), groups=8, context_dim=64, coordinates=True
+        unet=replace(
+            QUICKSTART["cifar10"].unet, channels=(56, 112), groups=8, coordinates=True
         ),
         steps=(1500, 18000),
         flip=True,
@@ -102,15 +102,8 @@ TRAINED = {
     ),
     "celeba64": replace(
         QUICKSTART["celeba64"],
-        unet=UNetConfig(
-            16,
-            16,
-            (56, 112),
-            attention=(False, True),
-            groups=8,
-            context_dim=64,
-            dropout=0.1,
-            coordinates=True,
+        unet=replace(
+            QUICKSTART["celeba64"].unet, channels=(56, 112), groups=8, coordinates=True
         ),
         steps=(3000, 24000),
         latent_noise=0.2,

@@ -107,8 +107,13 @@ class NoiseSchedule:
         at 1 (DDIM). 10 of 1000: [1000, 900, ..., 100] or [901, 801, ..., 1]. `offset` moves
         the whole grid: Stable Diffusion's is leading, moved by 1. `lowest` packs it into
         {lowest + 1..T}: with 100, 9 of 1000 are [1000, 900, ..., 200].
-        Raises InputError unless 1 <= steps <= T - lowest and all levels lie in {1..T}.
+        Raises InputError unless 0 <= lowest < T, 1 <= steps <= T - lowest, and all levels lie
+        in {1..T}.
         """
+        if not isinstance(lowest, int) or not 0 <= lowest < self.T:
+            raise InputError(
+                f"lowest must be an integer from 0 to T - 1 = {self.T - 1}, found {lowest!r}"
+            )
         room = self.T - lowest
         if not isinstance(steps, int) or not 1 <= steps <= room:
             above = f" - lowest = {room}" if lowest else f" = {room}"

@@ -208,6 +208,12 @@ def test_timesteps_refuses_a_number_out_of_range(steps):
         NoiseSchedule(T=10).timesteps(steps)
 
 
+@pytest.mark.parametrize("lowest", [-1, 10, 2.5])
+def test_timesteps_refuses_a_lowest_level_out_of_range(lowest):
+    with pytest.raises(InputError, match=f"lowest .* 0 to T - 1 = 9, found {lowest}"):
+        NoiseSchedule(T=10).timesteps(1, lowest=lowest)
+
+
 def test_timesteps_refuses_an_unknown_spacing():
     with pytest.raises(InputError, match="found 'linspace'"):
         NoiseSchedule(T=10).timesteps(5, "linspace")

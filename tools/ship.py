@@ -27,8 +27,8 @@ from ldm_edu.train_model import STAGES
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "data" / "weights"
 NEIGHBOURS = (
-    "Nearest training pictures are told as distances (last table), not shown: they may not be\n"
-    "passed on.",
+    "Nearest training pictures are told as distances (last table), not shown:\n"
+    "photographs may not be passed on.",
     "![Nearest training pictures](neighbours.png)\n\n*Upper row: samples. Below: the training "
     "picture nearest to each, first in pixels,\nthen in the features of EfficientNet-Lite0.*",
 )
