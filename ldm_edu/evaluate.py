@@ -84,30 +84,31 @@ def evaluate(
     told, asked = pipe.tokenizer is not None, _rows(train_set, other)
     samples = sample_many(pipe, count, prompts=asked.captions if told else None, **sampling)
     restored = reconstruct(pipe, test_set.images)
-    ceiling, unseen = reconstruct(pipe, asked.images), test_set.images[:_MOST]
+    ceiling = reconstruct(pipe, asked.images)
+    queries = samples, restored[:_MOST], test_set.images[:_MOST]
     result = {
         "data": train_set.name,
         "count": count,
         "sampling": {"guidance": pipe.guidance if told else None, **sampling},
         "reconstruction": closeness(test_set.images, restored),
         "likeness": {},
-        "copies": {"pixels": _pixel_copies(train_set, samples, unseen)},
+        "copies": {"pixels": _pixel_copies(train_set, *queries)},
         "prompts": _prompts(pipe, asked, test_set, restored, samples, judge, sampling),
         "loss": loss_gap(pipe, _rows(train_set, real), _of_known_kind(test_set)),
         "seconds": {"16 samples, 20 steps": sampling_time(pipe)},
         "threads": torch.get_num_threads(),
     }
     for space, net in spaces.items():
-        train, drawn, again, new = (
+        train, again, drawn, *others = (
             features_of(net, images, f"features {space}")
-            for images in (train_set.images, samples, ceiling, unseen)
+            for images in (train_set.images, ceiling, *queries)
         )
         result["likeness"][space] = {
             "other real pictures": likeness(train[real], train[other]),
             "their reconstructions": likeness(train[real], again),
             "samples": likeness(train[real], drawn),
         }
-        result["copies"][space] = copies(train, drawn, new)
+        result["copies"][space] = copies(train, drawn, *others)
     return result
 
 
@@ -185,8 +186,8 @@ def _of_known_kind(dataset: ImageDataset) -> ImageDataset:
     return _rows(dataset, torch.tensor(known))
 
 
-def _pixel_copies(train_set: ImageDataset, samples: Tensor, unseen: Tensor) -> Copies:
-    sets = [train_set.images, samples.float(), unseen.float()]
+def _pixel_copies(train_set: ImageDataset, *queries: Tensor) -> Copies:
+    sets = [train_set.images, *(images.float() for images in queries)]
     if train_set.name != "shapes":  # a mirrored face is a face, a mirrored place another place
         sets.append(train_set.images.flip(3))
     rows = [images.flatten(1) for images in sets]

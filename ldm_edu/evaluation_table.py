@@ -76,10 +76,10 @@ def _loss(gap) -> list[str]:
 
 
 def _copies(spaces) -> list[str]:
-    head = ("1 % near", "closest", "samples", "unseen")
+    head = ("1 % near", "closest", "samples", "restored", "unseen")
     lines = [_row("nearest training pictures", *head)]
     for space, found in spaces.items():
-        shares = (f"{100 * found.samples:.1f} %", f"{100 * found.unseen:.1f} %")
+        shares = [f"{100 * share:.1f} %" for share in found[2:]]
         lines.append(_row(f"in {space}", f"{found.near:.3g}", f"{found.closest:.3g}", *shares))
     return lines
 

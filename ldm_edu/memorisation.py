@@ -85,27 +85,31 @@ class Copies(NamedTuple):
     """How near to training pictures samples come, beside what training pictures do.
 
     near: 1 % of training pictures have another one within this distance. closest: the least
-    distance of a sample to a training picture. samples, unseen: shares of the samples, and of
-    real unseen pictures, that have a training picture within `near`; chance gives 0.01.
+    distance of a sample to a training picture. samples, restored, unseen: shares of the
+    samples, of what the autoencoder makes of real unseen pictures, and of these themselves,
+    that have a training picture within `near`; chance gives 0.01. A restored picture is as
+    smooth as a sample, and no denoiser could have learned it by heart.
     """
 
     near: float
     closest: float
     samples: float
+    restored: float
     unseen: float
 
 
 def copies(
     train: Tensor,
     samples: Tensor,
+    restored: Tensor,
     unseen: Tensor,
     mirrored: Tensor | None = None,
     most: int = 1000,
 ) -> Copies:
-    """Find the nearest training pictures of samples and of unseen ones; all are rows (N, D).
+    """Find the nearest training pictures of samples, restored and unseen ones: rows (N, D).
 
     train, mirrored: the training pictures and their mirror images in the same order, of any
-    dtype; samples, unseen: float. `most` training pictures, evenly spread, are asked for their
+    dtype; the others: float. `most` training pictures, evenly spread, are asked for their
     nearest other: neither themselves nor their own mirror image.
     """
     own = torch.arange(0, len(train), max(1, -(-len(train) // most)))
@@ -115,6 +119,6 @@ def copies(
         return torch.stack([nearest(rows, r, skip).distance for r in references]).amin(0)
 
     near = distance(train[own].to(samples), own).double().quantile(0.01).item()
-    of_samples, of_unseen = distance(samples), distance(unseen)
-    below = [(found < near).double().mean().item() for found in (of_samples, of_unseen)]
-    return Copies(near, of_samples.min().item(), *below)
+    found = [distance(rows) for rows in (samples, restored, unseen)]
+    shares = [(distances < near).double().mean().item() for distances in found]
+    return Copies(near, found[0].min().item(), *shares)

@@ -93,24 +93,24 @@ def rows(*places):
 def test_copies_are_what_lies_nearer_than_training_pictures_do():
     train = rows(*range(0, 1000, 10))
     samples = rows(0, 500, 5, 994.9)  # two copies, two half-way or beyond
-    found = copies(train, samples, rows(3, 3, 3, -20), most=100)
-    assert found == Copies(near=10, closest=0, samples=1.0, unseen=0.75)
+    found = copies(train, samples, rows(-10, 30), rows(3, 3, 3, -20), most=100)
+    assert found == Copies(near=10, closest=0, samples=1.0, restored=0.5, unseen=0.75)
     train[0] = 9  # two in a hundred have a near neighbour now
-    found = copies(train, samples, rows(8.5), most=100)
-    assert found == Copies(near=1, closest=0, samples=0.25, unseen=1.0)
+    found = copies(train, samples, rows(8.5, 9.5, 15, 25, 35), rows(8.5), most=100)
+    assert found == Copies(near=1, closest=0, samples=0.25, restored=0.4, unseen=1.0)
 
 
 def test_a_picture_is_no_copy_of_itself_or_of_its_mirror_image():
     train = rows(*range(0, 1000, 10))
     mirrored = train + 1
-    found = copies(train, rows(31), rows(35), mirrored)
+    found = copies(train, rows(31), rows(35), rows(35), mirrored)
     assert found.near == 9  # to the mirror image of the one before
     assert found.closest == 0  # 31 is the mirror image of 30
-    assert copies(train, rows(31), rows(35)).closest == 1
+    assert copies(train, rows(31), rows(35), rows(35)).closest == 1
 
 
 def test_training_pictures_may_be_bytes_and_are_asked_evenly():
     train = torch.arange(0, 250, 10, dtype=torch.uint8)[:, None]
     train = torch.cat([train, train + 1])  # the second half lies near the first
-    assert copies(train, rows(0), rows(0), most=50).near == 1
-    assert copies(train[:25], rows(0), rows(0), most=5).near == 10
+    assert copies(train, rows(0), rows(0), rows(0), most=50).near == 1
+    assert copies(train[:25], rows(0), rows(0), rows(0), most=5).near == 10
