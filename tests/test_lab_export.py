@@ -32,7 +32,7 @@ def film() -> Film:
 
 @pytest.fixture
 def book(film):
-    """As nbclient leaves it: a film, a widget that needs a kernel, and a picture."""
+    """As nbclient leaves it: a film, two widgets that need a kernel, and a picture."""
     state = film_state(film)
     sheet = base64.b64encode(state.pop("sheet")).decode()
     widgets = {
@@ -42,10 +42,16 @@ def book(film):
             "buffers": [{"encoding": "base64", "path": ["sheet"], "data": sheet}],
         },
         "button": {"model_name": "FileUploadModel", "state": {"description": "Choose"}},
+        "painter": {"model_name": "AnyModel", "state": {"_esm": "export default {}"}},
     }
     shown = [
         {WIDGET: {"model_id": "film"}, "text/plain": "Film", "text/html": stills_html(film)},
         {WIDGET: {"model_id": "button"}, "text/plain": "A button <here>"},
+        {
+            WIDGET: {"model_id": "painter"},
+            "text/plain": "A painter",
+            "text/html": '<img alt="A veil" src="data:,">',
+        },
         {"text/plain": "Figure", "text/html": '<img alt="A dot" src="data:,">'},
     ]
     cells = [new_markdown_cell(TEXT)]
@@ -75,8 +81,10 @@ def test_the_page_holds_the_film_with_its_state(book, film):
     assert '<div class="stage"></div><noscript><figure' in html
 
 
-def test_what_needs_a_kernel_is_told_and_pictures_stay(book):
+def test_of_what_needs_a_kernel_the_still_or_the_text_is_shown_and_pictures_stay(book):
     html = page(book, "noise")
+    assert re.search(r'<img alt="A veil" src="data:,"/?>', html)
+    assert "A painter" not in html
     assert "<em>A button &lt;here&gt;</em>" in html
     assert re.search(r'<img alt="A dot" src="data:,"/?>', html)
 

@@ -1,6 +1,9 @@
 """The mask painter: strokes to masks, parts of a face, and what the button asks and tells."""
 
+import base64
 import io
+import re
+from html import escape
 
 import numpy as np
 import pytest
@@ -25,9 +28,13 @@ def covered(mask: torch.Tensor) -> set[tuple[int, int]]:
     return {(x, y) for y, x in mask[0, 0].nonzero().tolist()}
 
 
-def pixels(png: bytes) -> torch.Tensor:
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
+def pixels(content: bytes) -> torch.Tensor:
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def shown(data: dict) -> torch.Tensor:
+    return pixels(base64.b64decode(re.search(r'base64,([^"]+)"', data["text/html"])[1]))
 
 
 # ---- strokes
@@ -168,10 +175,26 @@ def test_the_line_and_what_is_told_are_of_a_caption_unless_others_are_given():
     assert painter.said == "4% is noise."
 
 
-def test_its_text_has_no_address_and_its_picture_is_square():
-    painter = MaskPainter(images(1)[0], inverted, "Noise.")
+def test_where_no_widgets_run_it_is_a_still_of_the_picture_with_its_veil():
+    x0 = images(1)[0]
+    painter = MaskPainter(x0, inverted(x0), "Noise.", strokes=[BAR], button="Add noise")
     data, _ = painter._repr_mimebundle_()
-    assert data["text/plain"].startswith("A picture to paint a mask on")
-    assert "0x" not in data["text/plain"]
+    said = "A picture to paint a mask on, for the button 'Add noise' (needs a running kernel)"
+    assert data["text/plain"] == said
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert f"<figcaption>{escape(said)}</figcaption>" in data["text/html"]
+    assert 'alt="Noise. A chequered veil lies on the part that is masked."' in data["text/html"]
+    drawn = veiled(x0[None], paint_mask([BAR], SIDE))[0]
+    assert torch.equal(shown(data), drawn.repeat_interleave(16, 1).repeat_interleave(16, 2))
+
+
+def test_a_still_without_a_stroke_is_the_picture_alone():
+    x0 = images(1)[0]
+    data, _ = MaskPainter(x0, inverted(x0), "Noise.")._repr_mimebundle_()
+    assert 'alt="Noise. No part of it is masked."' in data["text/html"]
+    assert torch.equal(shown(data)[:, ::16, ::16], to_uint8(x0[None])[0])
+
+
+def test_its_picture_is_square():
     with pytest.raises(InputError, match="square"):
         MaskPainter(torch.zeros(3, 8, 9), inverted, "Noise.")

@@ -4,7 +4,8 @@
     python -m ldm_edu.lab.export --out slides --slides notebooks/*.ipynb
 
 Each notebook is run, and its films are written into the page with their script. Formulas become
-MathML, which browsers draw themselves. A widget that needs a kernel is told, not shown.
+MathML, which browsers draw themselves. Of a widget that needs a kernel, its still or its
+sentence is shown.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def _alive(model: dict, data: dict) -> str:
     state = dict(model.get("state", {}))
     sheets = [b for b in model.get("buffers", []) if b["path"] == ["sheet"]]
     if not sheets:
-        return f"<p><em>{escape(data['text/plain'])}</em></p>"
+        return data.get("text/html") or f"<p><em>{escape(data['text/plain'])}</em></p>"
     kept = {key: value for key, value in state.items() if not key.startswith("_")}
     kept["sheet"] = sheets[0]["data"]
     return (

@@ -10,8 +10,10 @@ from torch import Tensor
 from ldm_edu.errors import InputError, LdmEduError
 from ldm_edu.film import asset
 from ldm_edu.images import encode_png, to_uint8
-from ldm_edu.lab.masks import Stroke, paint_mask
+from ldm_edu.lab.figures import enlarged, figure_html
+from ldm_edu.lab.masks import Stroke, paint_mask, veiled
 
+STILL = 256  # CSS pixels
 _TASK = "Paint over a part, write what should be there, and press Paint anew."
 _DONE = "{share:.0%} of the pixels are new; the others are the very same."
 
@@ -21,9 +23,10 @@ class MaskPainter(anywidget.AnyWidget):
 
     x0: the picture, (3, H, H) in [-1, 1]. use(mask, prompt) -> the new one, (1, 3, H, H), is
     called when the button is pressed, with the mask as `paint_mask` gives it. What it objects
-    to (LdmEduError) is told below. All this needs a running kernel. alt: what x0 shows. line,
-    button, answer: what the line, the button and the new picture are called. task, done: what
-    is told at first, and of a mask's share at last.
+    to (LdmEduError) is told below. All this needs a running kernel; where no widgets run, the
+    same output is a still of what is painted. alt: what x0 shows. line, button, answer: what
+    the line, the button and the new picture are called. task, done: what is told at first, and
+    of a mask's share at last.
     """
 
     _esm = asset("painter.js")
@@ -68,7 +71,7 @@ class MaskPainter(anywidget.AnyWidget):
             answer=answer,
             said=task,
         )
-        self._use, self._done = use, done
+        self._x0, self._use, self._done = x0, use, done
         self.observe(self._asked, names="asked")
 
     @property
@@ -89,6 +92,16 @@ class MaskPainter(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return (
-            "A picture to paint a mask on; the part that is masked is painted anew "
+            f"A picture to paint a mask on, for the button {self.button!r} "
             "(needs a running kernel)"
         )
+
+    def _repr_mimebundle_(self, **options: object) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(**options)
+        return {**data, "text/plain": repr(self), "text/html": self._still()}, metadata
+
+    def _still(self) -> str:
+        picture = enlarged(veiled(self._x0[None], self.mask)[0], STILL)
+        veil = "A chequered veil lies on the part that is masked."
+        alt = f"{self.alt} {veil if self.mask.any() else 'No part of it is masked.'}"
+        return figure_html(picture, alt, repr(self), exact=False)
