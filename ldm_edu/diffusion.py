@@ -5,6 +5,7 @@ with z_t (B, ...) float, t (B,) int64 in {1..T}, context (B, N, D) or None. The 
 serve points in a plane, pixels and latents; the names are those of latents.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -36,6 +37,7 @@ class State(NamedTuple):
 
 
 Predict = Callable[[Tensor, int], Prediction]
+HISTORY = 4  # predictions that a rule may look back on, that at z_t included
 Rule = Callable[..., Tensor]  # rule(schedule, z_t, s, history, predict, randn) -> z_s
 
 
@@ -169,6 +171,7 @@ def predictor(
     return predict
 
 
+@torch.no_grad()
 def denoise(
     predict: Predict,
     schedule: NoiseSchedule,
@@ -183,7 +186,8 @@ def denoise(
     z_T: (B, ...) noise. rule: a step of `ldm_edu.samplers`. timesteps: falling, in {1..T}.
     randn(like) draws the noise of the stochastic rules. final: the level to land on, below
     all timesteps; what is there is taken for clean, and at 0 it is. The caller drives the
-    generator, so a picture or a progress bar costs nothing here. Raises InputError.
+    generator, so a picture or a progress bar costs nothing here; who wants the end alone asks
+    `last_state`, which keeps no other. No gradients are recorded. Raises InputError.
     """
     levels = [*timesteps, final]
     falling = all(t > s for t, s in pairwise(levels))
@@ -192,12 +196,17 @@ def denoise(
             f"timesteps must fall within {{1..{schedule.T}}} to final >= 0, "
             f"found {timesteps} to {final}"
         )
-    z_t, history = z_T, []
+    z_t, history = z_T, deque(maxlen=HISTORY)
     for t, s in pairwise(levels):
         history.append(predict(z_t, t))
         yield State(t, z_t, history[-1].z0_hat)
         z_t = rule(schedule, z_t, s, history, predict, randn)
     yield State(final, z_t, z_t)
+
+
+def last_state(states: Iterator[State]) -> State:
+    """Drive a sampling loop to its end; memory does not grow with the number of steps."""
+    return deque(states, maxlen=1).pop()
 
 
 def _check(schedule: NoiseSchedule, z: Tensor, t: Tensor | int, lowest: int = 1) -> None:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm_edu.diffusion import Predict, Prediction, Rule, denoise
+from ldm_edu.diffusion import Predict, Prediction, Rule, denoise, last_state
 from ldm_edu.errors import InputError
 from ldm_edu.samplers import rule_named
 from ldm_edu.schedule import NoiseSchedule
@@ -94,8 +94,8 @@ def _walk(
     for start in range(0, len(levels) - 1, jump):
         part = levels[start : start + jump + 1]
         for left in reversed(range(resample)):
-            *_, last = denoise(predict, schedule, z_t, rule, part[:-1], randn, part[-1])
-            z_t = last.z_t
+            states = denoise(predict, schedule, z_t, rule, part[:-1], randn, part[-1])
+            z_t = last_state(states).z_t
             if left:  # back up: q(z_t | z_s), DDPM eq. 2 over several steps
                 kept = (schedule.alpha_bar[part[0]] / schedule.alpha_bar[part[-1]]).item()
                 z_t = kept**0.5 * z_t + (1 - kept) ** 0.5 * randn(z_t)

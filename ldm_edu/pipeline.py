@@ -9,7 +9,7 @@ from torch import Tensor
 from ldm_edu import inpainting, tasks
 from ldm_edu.autoencoder import Autoencoder
 from ldm_edu.bpe import ClipTokenizer
-from ldm_edu.diffusion import Parameterisation, Predict, State, denoise, predictor
+from ldm_edu.diffusion import Parameterisation, Predict, State, denoise, last_state, predictor
 from ldm_edu.errors import InputError
 from ldm_edu.pipeline_files import read_pipeline, write_pipeline
 from ldm_edu.samplers import rule_named
@@ -139,8 +139,7 @@ class LatentDiffusion:
 
     def sample(self, n: int = 1, **options) -> Tensor:
         """n images, float32 (n, 3, H, W) in [-1, 1] on the CPU; options as of `denoise`."""
-        *_, last = self.denoise(n, **options)
-        return self.decode(last.z_t)
+        return self.decode(last_state(self.denoise(n, **options)).z_t)
 
     # the tasks, functions of their own files; here they become methods
     vary = tasks.vary

@@ -4,8 +4,8 @@ Every rule has the same head, so any sampler fits any loop and any picture of it
 
     rule(schedule, z_t, s, history, predict, randn) -> z_s
 
-history[-1] is the prediction at z_t (its `t` is the level), earlier entries are past ones, for
-multistep rules; `predict(z, t)` asks the model again, `randn(like)` draws noise.
+history[-1] is the prediction at z_t (its `t` is the level), before it stand up to three past
+ones, for multistep rules; `predict(z, t)` asks the model again, `randn(like)` draws noise.
 
 Four of the five follow one equation. In the variables z / alpha and sigma / alpha, where
 alpha^2 = alpha_bar and sigma^2 = 1 - alpha_bar, the noise that the model predicts is the slope

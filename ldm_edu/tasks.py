@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ldm_edu.diffusion import denoise, q_sample
+from ldm_edu.diffusion import denoise, last_state, q_sample
 from ldm_edu.errors import InputError
 from ldm_edu.samplers import rule_named
 from ldm_edu.seeds import noise_of, noise_stream, slerp
@@ -46,8 +46,8 @@ def vary(
     noise = noise_of(len(z0), seed, z0.shape[1:]) if noise is None else noise
     z_t = q_sample(pipe.schedule, z0, timesteps[0], noise.to(z0))
     predict, randn = pipe.predictor(len(z0), prompt, guidance), noise_stream(len(z0), seed)
-    *_, last = denoise(predict, pipe.schedule, z_t, rule, timesteps, randn, pipe.grid.final)
-    return pipe.decode(last.z_t)
+    states = denoise(predict, pipe.schedule, z_t, rule, timesteps, randn, pipe.grid.final)
+    return pipe.decode(last_state(states).z_t)
 
 
 def interpolate(

@@ -1,5 +1,6 @@
 """Noising, parameterisations, loss weights, guidance, the loop: the identities they obey."""
 
+import gc
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from ldm_edu.diffusion import (
     denoise,
     diffusion_loss,
     guide,
+    last_state,
     loss_weight,
     predictor,
     q_sample,
@@ -269,6 +271,29 @@ def test_the_loop_yields_what_the_rule_saw_and_ends_clean():
         torch.testing.assert_close(states[states.index(state) + 1].z_t, after)
     assert states[-1].z_t is states[-1].z0_hat
     torch.testing.assert_close(states[-1].z_t, states[-2].z0_hat)
+
+
+def test_memory_of_the_loop_does_not_grow_with_its_steps():
+    schedule, living = NoiseSchedule(T=100), []
+
+    def model(z, t, c):
+        tensors = (o for o in gc.get_objects() if type(o) is torch.Tensor)
+        living.append(sum(x.shape == (7, 11) for x in tensors))
+        return 0.1 * z
+
+    predict = predictor(model, schedule, "v")
+    states = denoise(predict, schedule, normal(7, 11), samplers.plms, list(range(30, 0, -1)))
+    assert last_state(states).t == 0
+    assert living[-1] == living[10] < 20
+
+
+def test_the_loop_records_no_gradients():
+    weight = torch.ones(1, requires_grad=True)
+    schedule = NoiseSchedule(T=100)
+    predict = predictor(lambda z, t, c: weight * z, schedule, "v")
+    states = denoise(predict, schedule, normal(2, 3), samplers.heun, [90, 10])
+    assert not any(state.z0_hat.requires_grad for state in states)
+    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("final", [0, 1, 9])

@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ldm_edu.diffusion import Prediction, denoise
+from ldm_edu.diffusion import Prediction, denoise, last_state
 from ldm_edu.errors import InputError
 from ldm_edu.lab.attention import attention_weights, token_words
 from ldm_edu.layers import Attention, TransformerBlock
@@ -99,5 +99,5 @@ def swap_word(
         return draw(like[:n]).repeat(2, 1, 1, 1)
 
     z_T = z_T.repeat(2, 1, 1, 1)
-    *_, last = denoise(predict, pipe.schedule, z_T, rule, levels, randn, pipe.grid.final)
-    return pipe.decode(last.z_t).unflatten(0, (2, n))
+    states = denoise(predict, pipe.schedule, z_T, rule, levels, randn, pipe.grid.final)
+    return pipe.decode(last_state(states).z_t).unflatten(0, (2, n))
