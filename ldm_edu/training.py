@@ -122,7 +122,8 @@ def train(state: TrainState, loss_fn: Callable[[int], Tensor]) -> Iterator[Progr
     loss_fn(step) -> scalar loss; it may draw from torch's global generators, which are seeded
     by (seed, step) for it and restored afterwards. Stopping the iteration at any yield leaves
     the state at a step boundary, ready to be saved.
-    Raises InputError if the loss is not a finite scalar: the step is then not taken.
+    Raises InputError if the loss is no scalar, or it or its gradient is not finite: the step
+    is then not taken.
     """
     c, parameters = state.config, list(state.model.parameters())
     while state.step < c.steps:
@@ -133,13 +134,23 @@ def train(state: TrainState, loss_fn: Callable[[int], Tensor]) -> Iterator[Progr
         state.model.train()
         with seeded(c.seed, step):
             loss = loss_fn(step)
-            if loss.numel() != 1 or not torch.isfinite(loss):
+            if loss.numel() != 1:
                 raise InputError(
-                    f"the loss at step {step} is {loss.tolist()}: lower the rate {lr:.2g}"
+                    f"the loss must be a scalar, found shape {tuple(loss.shape)}: take .mean()"
+                )
+            if not torch.isfinite(loss):
+                raise InputError(
+                    f"the loss at step {step} is {loss.item()}: lower the rate {lr:.2g}"
                 )
             state.optimizer.zero_grad()
             loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(parameters, c.clip)
+        if not torch.isfinite(grad_norm):  # one such step would spoil every weight
+            raise InputError(
+                f"the loss at step {step} is {loss.item():.3g}, but the norm of its gradient "
+                f"is {grad_norm.item()}: look for a root or a division at 0, or lower the "
+                f"rate {lr:.2g}"
+            )
         state.optimizer.step()
         update_ema(state.ema, state.model, ema_decay(step, c.ema))
         state.step = step

@@ -220,10 +220,21 @@ def test_a_loss_that_is_not_finite_raises_and_takes_no_step(bad):
     assert all(torch.equal(before[k], v) for k, v in tensors_of(state).items())
 
 
+def test_a_gradient_that_is_not_finite_raises_and_takes_no_step():
+    """The root of 0 is 0, its slope infinite, and 0 times that NaN."""
+    state = new_state()
+    run(state, 2)
+    before = {k: v.clone() for k, v in tensors_of(state).items()}
+    with pytest.raises(InputError, match="step 3 is 0, but the norm of its gradient is nan"):
+        next(train(state, lambda step: (state.model[0].weight.norm() * 0).sqrt()))
+    assert state.step == 2
+    assert all(torch.equal(before[k], v) for k, v in tensors_of(state).items())
+
+
 def test_a_loss_that_is_no_scalar_raises():
     state = new_state()
-    with pytest.raises(InputError, match=r"step 1 is \[1\.0, 2\.0\]"):
-        next(train(state, lambda step: torch.tensor([1.0, 2.0])))
+    with pytest.raises(InputError, match=r"a scalar, found shape \(4,\): take \.mean\(\)"):
+        next(train(state, lambda step: state.model(torch.ones(4, 3))[:, 0]))
 
 
 def test_training_leaves_the_global_generators_alone():
