@@ -8,10 +8,10 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
-from ldm_edu.errors import InputError, LdmEduError, StorageError
+from ldm_edu.errors import LdmEduError, StorageError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -122,15 +122,7 @@ def _quickstart(options: argparse.Namespace) -> None:
     asked = {name: getattr(options, name) for name in names}
     asked = {name: value for name, value in asked.items() if value is not None}
     out = options.out or Path("runs") / asked.get("data", "shapes")
-    if options.resume:
-        plan = saved_plan(out)
-        for name, value in asdict(Plan(**asked)).items():
-            if name in asked and value != (own := getattr(plan, name)):
-                raise InputError(
-                    f"the run in {out} has --{name} {own}, not {value}: leave it out"
-                )
-    else:
-        plan = Plan(**asked)
+    plan = replace(saved_plan(out), **asked) if options.resume else Plan(**asked)
     with _told_how_to_go_on(f"ldm-edu quickstart --resume --out {out}"):
         quickstart(plan, out, options.resume)
     print(
@@ -168,7 +160,9 @@ def _train_classifier(options: argparse.Namespace) -> None:
 
     name, out = options.recipe, options.out or Path("runs") / f"{options.recipe}-judge"
     settings = {key: getattr(options, key) for key in ("steps", "seed", "resume")}
-    with _told_how_to_go_on(f"ldm-edu train classifier --recipe {name} --resume --out {out}"):
+    seed = f" --seed {options.seed}" if options.seed else ""
+    command = f"ldm-edu train classifier --recipe {name}{seed} --resume --out {out}"
+    with _told_how_to_go_on(command):
         judge = train_classifier(name, options.root, out, **settings)
     found = accuracy(judge, data.load(name, "test", options.root))
     for what, rate in found.items():

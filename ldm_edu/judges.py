@@ -20,7 +20,7 @@ from ldm_edu.data.captions import CLASSES, SPOKEN
 from ldm_edu.errors import InputError
 from ldm_edu.latents import image_batch
 from ldm_edu.pretrained import weights_folder
-from ldm_edu.run_files import Log, make_folder
+from ldm_edu.run_files import Log, make_folder, steps_of
 from ldm_edu.runs import run_stage
 from ldm_edu.training import TrainConfig, batch_index, seeded
 
@@ -63,9 +63,9 @@ def train_classifier(
     """Train the judge of data set `name` in the folder `out`.
 
     root: where the data lie, as for `data.load`. steps: instead of the recipe's. resume: go on
-    with a training that was stopped. Saves the averaged weights, in half precision, in
-    out/model and returns them as they are stored. Raises Stopped after Ctrl-C, with everything
-    saved; an LdmEduError for bad input.
+    with a training that was stopped, of the same seed and steps. Saves the averaged weights, in
+    half precision, in out/model and returns them as they are stored. Raises Stopped after
+    Ctrl-C, with everything saved; an LdmEduError for bad input.
     """
     if name not in JUDGES:
         raise InputError(f"no judge of {name!r}: use one of {', '.join(JUDGES)}")
@@ -82,7 +82,7 @@ def train_classifier(
     log = Log(out / "log.jsonl")
     try:
         loss_fn = _loss(recipe, train_set, seed)
-        length = steps or recipe.steps
+        length = steps or steps_of(out / STAGE) or recipe.steps
         judge = run_stage(out / STAGE, STAGE, model, loss_fn, config, length, log).ema
     finally:
         log.close()

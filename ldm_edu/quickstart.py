@@ -1,6 +1,6 @@
 """The whole story in one call: images -> autoencoder -> latents -> denoiser -> new images."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -81,13 +81,15 @@ def quickstart(plan: Plan, out: Path, resume: bool = False) -> LatentDiffusion:
     """Train both stages of `plan` in the folder `out` and report; `resume` goes on with it.
 
     Leaves log.jsonl, the stages' states, `model/` (a checkpoint for `LatentDiffusion.load`),
-    samples.png and report.html. Raises Stopped after Ctrl-C: call again with `resume`. Raises
-    an LdmEduError for bad input, before anything is written.
+    samples.png and report.html. Raises Stopped after Ctrl-C: call again with `resume` and the
+    same plan. Raises an LdmEduError for bad input, before anything is written.
     """
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(
             f"{out} already exists: add --resume to go on with it, or name another"
         )
+    if resume:
+        _check_same(saved_plan(out), plan, out)
     recipe, device = QUICKSTART[plan.data], pick_device(plan.device)
     train_set, test_set = (data.load(plan.data, split, plan.root) for split in data.SPLITS)
     if recipe.one_object:
@@ -133,3 +135,12 @@ def quickstart(plan: Plan, out: Path, resume: bool = False) -> LatentDiffusion:
         plan.command,
     )
     return pipe
+
+
+def _check_same(found: Plan, asked: Plan, out: Path) -> None:
+    for name, own in asdict(found).items():
+        if own != (value := getattr(asked, name)):
+            raise InputError(
+                f"the run in {out} has {name} {own}, not {value}: leave it out, or name "
+                "another folder"
+            )

@@ -42,6 +42,13 @@ def finished(folder: Path) -> bool:
     return config["step"] == config["train"]["steps"]
 
 
+def steps_of(folder: Path) -> int | None:
+    """The number of steps with which the stage in `folder` was begun; None if none was."""
+    if not checkpoint.exists(folder):
+        return None
+    return checkpoint.read_config(folder)["train"]["steps"]
+
+
 class Log:
     """`log.jsonl`: one line a step, {"stage", "step", "loss"}, in order, none twice."""
 

@@ -43,21 +43,21 @@ def run_stage(
     """Train `model` to its last step, from `folder` if it holds a state, and leave it there.
 
     loss_fn(model, step) -> scalar. length: a number of steps, or a time, to which a new stage
-    fits the number after timing a few steps on a copy; a resumed stage keeps what it has, and
+    fits the number after timing a few steps on a copy, and a resumed stage keeps what it has;
     `config.steps` is overwritten by either. Raises Stopped after Ctrl-C or SIGTERM, with
-    everything saved, and CheckpointError if `folder` holds another model's state.
+    everything saved, and CheckpointError if `folder` holds the state of another model or of a
+    run with other settings or another number of steps, on which the learning rate depends.
     """
     saved = checkpoint.load(folder) if checkpoint.exists(folder) else None
-    if saved is not None:
-        if saved[0].get("stage") != name:
-            raise CheckpointError(
-                f"{folder} holds stage {saved[0].get('stage')!r}, not {name!r}"
-            )
-        config = TrainConfig(**saved[0]["train"])
-    else:
-        if isinstance(length, timedelta):
-            length = _steps_within(length, model, loss_fn, config)
-        config = replace(config, steps=length)
+    if saved is not None and saved[0].get("stage") != name:
+        raise CheckpointError(f"{folder} holds stage {saved[0].get('stage')!r}, not {name!r}")
+    if isinstance(length, timedelta):
+        length = (
+            _steps_within(length, model, loss_fn, config)
+            if saved is None
+            else saved[0]["train"]["steps"]
+        )
+    config = replace(config, steps=length)
     state = TrainState(model, config)
     if saved is not None:
         state.load_state_dict(*saved)

@@ -14,7 +14,7 @@ from ldm_edu.autoencoder import Autoencoder
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.recipes import TRAINED
-from ldm_edu.run_files import Log, finished, read_plan, write_plan
+from ldm_edu.run_files import Log, finished, read_plan, steps_of, write_plan
 from ldm_edu.stages import (
     AUTOENCODER,
     DIFFUSION,
@@ -60,9 +60,10 @@ def train_stage(
 ) -> Autoencoder | LatentDiffusion:
     """Train one stage in the folder `out`; the second needs the first there, finished.
 
-    steps: instead of the recipe's. resume: go on with a stage that was stopped. Returns what is
-    ready then: the autoencoder, or the whole model, which is also saved in out/model. Raises
-    Stopped after Ctrl-C, with everything saved, and an LdmEduError for bad input.
+    steps: instead of the recipe's. resume: go on with a stage that was stopped, which keeps its
+    number of steps. Returns what is ready then: the autoencoder, or the whole model, which is
+    also saved in out/model. Raises Stopped after Ctrl-C, with everything saved, and an
+    LdmEduError for bad input.
     """
     if steps is not None and steps < 2:
         raise InputError(f"steps must be at least 2, found {steps}")
@@ -70,7 +71,9 @@ def train_stage(
     _check_folder(stage, training, out, resume)
     train_set = data.load(recipe.data, "train", root)
     write_plan(out, training)
-    lengths = dict(zip(STAGES, recipe.steps, strict=True)) | ({stage: steps} if steps else {})
+    pairs = zip(STAGES, recipe.steps, strict=True)
+    lengths = {s: steps_of(out / s) or own for s, own in pairs}
+    lengths[stage] = steps or lengths[stage]
     log = Log(out / "log.jsonl")
     try:
         length = lengths[AUTOENCODER]

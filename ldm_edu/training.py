@@ -94,7 +94,11 @@ class TrainState:
         """Go on from where `state_dict` was. Raises CheckpointError for another run's state."""
         found, own = _plain(config.get("train", {})), _plain(self.config.to_dict())
         if found != own:
-            raise CheckpointError(f"the saved run has other settings: {found}, not {own}")
+            unlike = [k for k in found | own if found.get(k) != own.get(k)]
+            told = "; ".join(f"{k} {found.get(k)}, not {own.get(k)}" for k in unlike)
+            raise CheckpointError(
+                f"the saved run has {told}: go on with it as it was begun, or begin another"
+            )
         try:
             self.model.load_state_dict(tensors["model"])
             self.ema.load_state_dict(tensors["ema"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm_edu import data, judges
+from ldm_edu import checkpoint, data, judges
 from ldm_edu.classifier import ClassifierConfig
 from ldm_edu.data import ImageDataset, celeba
 from ldm_edu.data.captions import CLASSES
@@ -101,6 +101,17 @@ def test_stopped_and_resumed_equals_never_stopped(small, tmp_path, monkeypatch):
     resumed = train_classifier("cifar10", None, tmp_path / "b", resume=True)
     ours, theirs = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_resumed_training_is_the_same_one(small, tmp_path):
+    small(colours(40), steps=6)
+    train_classifier("cifar10", None, tmp_path, steps=4, seed=3)
+    for changes, told in (({"seed": 7}, "seed 3, not 7"), ({"steps": 9}, "steps 4, not 9")):
+        with pytest.raises(CheckpointError, match=told):
+            train_classifier("cifar10", None, tmp_path, resume=True, **{"seed": 3} | changes)
+    train_classifier("cifar10", None, tmp_path, seed=3, resume=True)
+    notes = checkpoint.read_config(tmp_path / "model")["notes"]
+    assert (notes["steps"], notes["seed"]) == (4, 3)
 
 
 def test_pictures_are_moved_and_mirrored_at_their_edge():

@@ -13,6 +13,7 @@ from ldm_edu import LatentDiffusion, cli, data, quickstart, recipes, stages
 from ldm_edu.autoencoder import AutoencoderConfig
 from ldm_edu.data.judge import judge
 from ldm_edu.data.shapes import make
+from ldm_edu.errors import InputError
 from ldm_edu.unet import UNetConfig
 
 LOAD = data.load
@@ -151,7 +152,10 @@ def test_resume_wants_the_same_run(tmp_path, capsys):
     assert "no run to resume" in capsys.readouterr().err
     assert run("--steps", 2, 2, "--out", tmp_path / "run") == 0
     assert run("--resume", "--steps", 2, 9, "--out", tmp_path / "run") == 2
-    assert "--steps" in capsys.readouterr().err
+    assert "steps (2, 2), not (2, 9)" in capsys.readouterr().err
+    other = quickstart.Plan(steps=(2, 2), seed=5)
+    with pytest.raises(InputError, match="seed 0, not 5"):
+        quickstart.quickstart(other, tmp_path / "run", resume=True)
 
 
 def test_a_damaged_state_is_named(tmp_path, capsys):

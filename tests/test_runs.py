@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -30,11 +31,11 @@ def loss_fn(net, step, interrupt_at=None):
     return (net(x) - x.sum(1, keepdim=True)).square().mean()
 
 
-def stage(folder, length, log_path, **interrupt):
+def stage(folder, length, log_path, config=CONFIG, **interrupt):
     log = Log(log_path)
     try:
         fn = partial(loss_fn, **interrupt)
-        return run_stage(folder, "toy", model(), fn, CONFIG, length, log)
+        return run_stage(folder, "toy", model(), fn, config, length, log)
     finally:
         log.close()
 
@@ -80,6 +81,22 @@ def test_a_time_becomes_a_number_of_steps_that_resuming_keeps(tmp_path):
     assert first.step == first.config.steps > 1
     again = stage(tmp_path / "a", timedelta(hours=9), tmp_path / "log")
     assert again.config == first.config
+
+
+@pytest.mark.parametrize(
+    ("length", "changes", "told"),
+    [
+        (9, {}, "steps 4, not 9"),  # the rate falls to 0 at the last step
+        (4, {"seed": 7}, "seed 3, not 7"),
+        (4, {"lr": 0.1, "ema": 0.5}, "lr 0.01, not 0.1; ema 0.999, not 0.5"),
+        (timedelta(hours=9), {"seed": 7}, "seed 3, not 7"),
+    ],
+)
+def test_a_stage_of_other_settings_is_refused(tmp_path, length, changes, told):
+    stage(tmp_path / "a", 4, tmp_path / "log")
+    with pytest.raises(CheckpointError, match=told):
+        stage(tmp_path / "a", length, tmp_path / "log", replace(CONFIG, **changes))
+    assert len((tmp_path / "log").read_text().splitlines()) == 4
 
 
 def test_a_stage_of_another_name_or_model_is_refused(tmp_path):

@@ -77,6 +77,17 @@ def test_steps_may_be_fewer_than_the_recipe_has(tmp_path):
     assert len((tmp_path / "r" / "log.jsonl").read_text().splitlines()) == 5
 
 
+def test_a_resumed_stage_keeps_its_steps(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as m:
+        interrupt_in(m, "autoencoder", 2)
+        assert run("autoencoder", tmp_path / "r", "--steps", 5) == 130
+    capsys.readouterr()
+    assert run("autoencoder", tmp_path / "r", "--steps", 9, "--resume") == 2
+    assert "steps 5, not 9" in capsys.readouterr().err
+    assert run("autoencoder", tmp_path / "r", "--resume") == 0
+    assert len((tmp_path / "r" / "log.jsonl").read_text().splitlines()) == 5
+
+
 def test_what_is_there_is_never_overwritten(tmp_path, capsys):
     assert run("autoencoder", tmp_path / "r") == 0
     log = (tmp_path / "r" / "log.jsonl").read_text()
