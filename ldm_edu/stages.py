@@ -12,6 +12,7 @@ from ldm_edu import checkpoint
 from ldm_edu.autoencoder import Autoencoder
 from ldm_edu.data import ImageDataset
 from ldm_edu.diffusion import diffusion_loss
+from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.latents import LatentSet, encode_dataset, image_batch, measure_scale, rescale
 from ldm_edu.losses import autoencoder_loss
 from ldm_edu.pipeline import LatentDiffusion
@@ -68,12 +69,19 @@ def encode_once(
 ) -> LatentSet:
     """The data set's scaled latents; sets the autoencoder's scale, measured on them.
 
-    They are read from `folder` if they were encoded before.
+    They are read from `folder` if they were encoded before. Raises CheckpointError if those are
+    of other images, by name or number.
     """
+    total = len(images.images) * (1 + recipe.flip)
     if checkpoint.exists(folder):
-        latents = LatentSet(**checkpoint.load(folder)[1]["latents"])
+        config, tensors = checkpoint.load(folder)
+        latents = LatentSet(**tensors["latents"])
+        if (config["data"], len(latents.mean)) != (images.name, total):
+            raise CheckpointError(
+                f"{folder} holds {len(latents.mean)} latents of {config['data']}, not the "
+                f"{total} of {images.name}: go on with the data it was begun with"
+            )
     else:
-        total = len(images.images) * (1 + recipe.flip)
         with tqdm(total=total, desc="encoding", unit="image") as bar:
             encoding = encode_dataset(autoencoder, images.images, recipe.flip)
             for done, latents in encoding:  # noqa: B007
@@ -115,10 +123,17 @@ def denoiser_task(
     """What stage two trains: v-prediction on scaled latents, U-Net and text encoder together.
 
     captions: one an image; where latents hold mirror images too, these have the same caption.
+    Only a U-Net with a context reads them.
     Returns the model {"unet", and for a U-Net with a context "text_encoder"}, its loss at a
-    step, loss_fn(model, step), and the tokenizer of the captions or None.
+    step, loss_fn(model, step), and the tokenizer of the captions or None. Raises InputError if
+    there are neither as many captions as latents nor half as many.
     """
     schedule, tokenizer, width = NoiseSchedule(), None, recipe.unet.context_dim
+    if width and len(latents.mean) not in (len(captions), 2 * len(captions)):
+        raise InputError(
+            f"found {len(captions)} captions for {len(latents.mean)} latents: give one for "
+            "each, or one for each pair of an image and its mirror image"
+        )
     weights = recipe.min_snr, recipe.snr_floor
     with seeded(seed, 2):
         model = nn.ModuleDict({"unet": UNet(recipe.unet)})

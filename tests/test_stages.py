@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from ldm_edu import recipes
+from ldm_edu.autoencoder import Autoencoder
+from ldm_edu.data.shapes import make
 from ldm_edu.diffusion import diffusion_loss
+from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.latents import LatentSet
 from ldm_edu.run_files import Log
 from ldm_edu.schedule import NoiseSchedule
-from ldm_edu.stages import train_denoiser
+from ldm_edu.stages import denoiser_task, encode_once, train_denoiser
 from ldm_edu.unet import UNetConfig
 
 CAPTIONS = ["a red circle", "a blue circle"] * 32
@@ -62,7 +66,29 @@ def test_mirror_images_have_the_caption_of_the_original(tmp_path):
     assert tokenizer.words == ["red"]
 
 
+@pytest.mark.parametrize("count", [3, 6, 11, 30])
+def test_captions_that_belong_to_no_image_are_refused(count):
+    latents = LatentSet(torch.zeros(10, 2, 4, 4), torch.ones(10, 2, 4, 4))
+    with pytest.raises(InputError, match=f"{count} captions for 10 latents"):
+        denoiser_task(RECIPE, latents, ["red"] * count)
+
+
+def test_latents_of_other_images_are_not_read_back(tmp_path):
+    recipe, images = replace(RECIPE, flip=True), make(6, seed=1)
+    autoencoder = Autoencoder(recipe.autoencoder)
+    once = encode_once(autoencoder, images, recipe, tmp_path / "z")
+    again = encode_once(autoencoder, images, recipe, tmp_path / "z")
+    assert torch.equal(once.mean, again.mean) and len(again.mean) == 12
+    for other in (make(5, seed=1), images._replace(name="cifar10")):
+        told = f"12 latents of shapes, not the {2 * len(other.images)} of {other.name}"
+        with pytest.raises(CheckpointError, match=told):
+            encode_once(autoencoder, other, recipe, tmp_path / "z")
+
+
 def test_a_unet_without_a_context_has_no_words(tmp_path):
     mute = replace(RECIPE, unet=replace(RECIPE.unet, context_dim=None))
     unet, tokenizer, text_encoder = trained(tmp_path, mute, steps=2)
     assert tokenizer is None and text_encoder is None and unet.config.context_dim is None
+    ones = torch.ones(10, 2, 4, 4)
+    model, _, _ = denoiser_task(mute, LatentSet(ones, ones), captions=[])
+    assert list(model) == ["unet"]
