@@ -1,6 +1,9 @@
 """What a run keeps in its folder: what it was asked for, and its log."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -78,7 +81,8 @@ class Log:
         losses = self.losses.setdefault(stage, [])
         if len(losses) < step:
             raise CheckpointError(
-                f"{self.path} has {len(losses)} steps of {stage}, its state {step}"
+                f"{self.path} has {len(losses)} steps of {stage}, its state {step}: put back "
+                "the log that was there, or begin another run"
             )
         del losses[step:]
         self._open()
@@ -90,25 +94,32 @@ class Log:
             for stage, losses in self.losses.items()
             for step, loss in enumerate(losses, 1)
         ]
-        try:
+        with self._writing():
             write_atomic(self.path, "".join(entries).encode())
             self.file = self.path.open("a")
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
 
     def write(self, stage: str, step: int, loss: float) -> None:
         self.losses[stage].append(loss)
-        self.file.write(_entry(stage, step, loss))
+        with self._writing():
+            self.file.write(_entry(stage, step, loss))
 
     def flush(self) -> None:
-        try:
+        """Make what was written durable: a state saved after it is never ahead of its log."""
+        with self._writing():
             self.file.flush()
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         if self.file is not None:
-            self.file.close()
+            with self._writing():
+                self.file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
 
 
 def _entry(stage: str, step: int, loss: float) -> str:

@@ -112,8 +112,36 @@ def test_a_stage_of_another_name_or_model_is_refused(tmp_path):
 def test_a_state_ahead_of_its_log_is_refused(tmp_path):
     stage(tmp_path / "a", 3, tmp_path / "log")
     (tmp_path / "log").unlink()
-    with pytest.raises(CheckpointError, match="0 steps of toy"):
+    with pytest.raises(CheckpointError, match="0 steps of toy, its state 3: put back"):
         stage(tmp_path / "a", 3, tmp_path / "log")
+
+
+def test_the_log_is_on_the_disk_before_the_state_is(tmp_path, monkeypatch):
+    log, synced = Log(tmp_path / "log"), []
+    log.rewind("toy", 0)
+    log.write("toy", 1, 0.5)
+    at = os.stat(tmp_path / "log").st_ino
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda n: synced.append(os.fstat(n)) or fsync(n))
+    log.flush()
+    assert [(s.st_ino, s.st_size > 0) for s in synced] == [(at, True)]
+    log.close()
+
+
+@pytest.mark.parametrize("act", ["write", "flush", "close"])
+def test_a_full_disk_is_told_whenever_the_log_meets_it(tmp_path, act):
+    class Full:
+        def fail(self, *args):
+            raise OSError(28, "No space left on device")
+
+        write = flush = close = fail
+
+    log = Log(tmp_path / "log")
+    log.rewind("toy", 0)
+    log.close()
+    log.file = Full()
+    with pytest.raises(StorageError, match="log: No space left on device"):
+        getattr(log, act)(*(("toy", 1, 0.5) if act == "write" else ()))
 
 
 def test_a_log_that_cannot_be_written_is_named(tmp_path):
