@@ -22,7 +22,8 @@ from ldm_edu.latents import image_batch
 from ldm_edu.pretrained import weights_folder
 from ldm_edu.run_files import Log, make_folder, steps_of
 from ldm_edu.runs import run_stage
-from ldm_edu.training import TrainConfig, batch_index, seeded
+from ldm_edu.seeds import check_seed, seeded
+from ldm_edu.training import TrainConfig, batch_index
 
 STAGE = "classifier"  # as a folder and the log name it
 
@@ -69,6 +70,7 @@ def train_classifier(
     """
     if name not in JUDGES:
         raise InputError(f"no judge of {name!r}: use one of {', '.join(JUDGES)}")
+    check_seed(seed)
     if steps is not None and steps < 2:
         raise InputError(f"steps must be at least 2, found {steps}")
     if checkpoint.exists(out / STAGE) and not resume:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ldm_edu.images import from_uint8, to_uint8
 from ldm_edu.metrics import frechet_distance, kernel_distance, precision_recall, psnr, ssim
 from ldm_edu.pipeline import LatentDiffusion
-from ldm_edu.training import mix
+from ldm_edu.seeds import mix
 
 _BATCH = 250  # pictures at once; part of what a seed means in `sample_many`
 
@@ -37,7 +37,7 @@ def sample_many(
     with tqdm(total=n, desc=what, unit="image") as bar:
         for start in range(0, n, _BATCH):
             count = min(_BATCH, n - start)
-            own = seed if start == 0 else mix(seed, start)
+            own = seed if start == 0 else mix(seed, start) % 2**32
             prompt = None if prompts is None else prompts[start : start + count]
             parts.append(to_uint8(pipe.sample(count, prompt=prompt, seed=own, **options)))
             bar.update(count)

@@ -12,6 +12,7 @@ from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.quickstart_report import write_quickstart_report
 from ldm_edu.recipes import QUICKSTART
 from ldm_edu.run_files import Log, read_plan, write_plan
+from ldm_edu.seeds import check_seed
 from ldm_edu.stages import (
     AUTOENCODER,
     DIFFUSION,
@@ -48,8 +49,7 @@ class Plan:
             object.__setattr__(self, "steps", tuple(self.steps))  # JSON has only lists
             if len(self.steps) != 2 or min(self.steps) < 2:
                 raise InputError(f"steps must be two numbers of at least 2, found {self.steps}")
-        if self.seed < 0:
-            raise InputError(f"seed must be 0 or more, found {self.seed}")
+        check_seed(self.seed)
 
     @property
     def command(self) -> str:

@@ -1,21 +1,30 @@
-"""Noise that a seed fixes: image i depends on (seed, i) only, not on how many are drawn."""
+"""What a seed fixes, and which seeds there are."""
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ldm_edu.errors import InputError
+
 
 def noise_of(n: int, seed: int, shape: Sequence[int]) -> Tensor:
-    """n draws of N(0, I), each of `shape`, float32 on the CPU: (n, *shape)."""
+    """n draws of N(0, I), each of `shape`, float32 on the CPU: (n, *shape).
+
+    Draw i depends on (seed, i) only, not on n. Raises InputError for what is no seed.
+    """
+    check_seed(seed)
     return torch.stack([torch.randn(shape, generator=_generator(seed, i)) for i in range(n)])
 
 
 def noise_stream(n: int, seed: int) -> Callable[[Tensor], Tensor]:
     """randn(like): the next noise for all n images, in like's shape (n, ...) and dtype.
 
-    The draws differ from those of `noise_of` with the same seed.
+    Image i's depend on (seed, i) only, and differ from those of `noise_of` with the same seed.
+    Raises InputError for what is no seed.
     """
+    check_seed(seed)
     generators = [_generator(seed + 500_009, i) for i in range(n)]
 
     def randn(like: Tensor) -> Tensor:
@@ -23,6 +32,35 @@ def noise_stream(n: int, seed: int) -> Callable[[Tensor], Tensor]:
         return torch.stack(rows).to(like)
 
     return randn
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for no seed: torch's generator on the CPU tells 2**32 of them apart."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"seed must be a whole number from 0 to 2**32 - 1, found {seed!r}")
+
+
+class seeded:
+    """Context in which torch's generators are a function of the numbers; restored after."""
+
+    def __init__(self, *numbers: int):
+        self.seed = mix(*numbers)
+        self.fork = torch.random.fork_rng()
+
+    def __enter__(self) -> None:
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error) -> None:
+        self.fork.__exit__(*error)
+
+
+def mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers; neighbouring numbers give unrelated seeds.
+
+    torch's generator on the CPU reads the lower 32 bits of it.
+    """
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def slerp(a: Tensor, b: Tensor, u: Tensor) -> Tensor:

@@ -20,8 +20,9 @@ from ldm_edu.recipes import Recipe
 from ldm_edu.run_files import Log
 from ldm_edu.runs import run_stage
 from ldm_edu.schedule import Grid, NoiseSchedule
+from ldm_edu.seeds import seeded
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
-from ldm_edu.training import TrainConfig, batch_index, seeded
+from ldm_edu.training import TrainConfig, batch_index
 from ldm_edu.unet import UNet
 
 AUTOENCODER, DIFFUSION = "autoencoder", "diffusion"  # as folders and the log name them

@@ -15,6 +15,7 @@ from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.recipes import TRAINED
 from ldm_edu.run_files import Log, finished, read_plan, steps_of, write_plan
+from ldm_edu.seeds import check_seed
 from ldm_edu.stages import (
     AUTOENCODER,
     DIFFUSION,
@@ -39,8 +40,7 @@ class Training:
             raise InputError(
                 f"recipe {self.recipe!r} is unknown; use one of {', '.join(TRAINED)}"
             )
-        if self.seed < 0:
-            raise InputError(f"seed must be 0 or more, found {self.seed}")
+        check_seed(self.seed)
 
     def command(self, stage: str) -> str:
         """The command line that trains one stage."""

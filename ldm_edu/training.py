@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ldm_edu.errors import CheckpointError, InputError
+from ldm_edu.seeds import check_seed, mix, seeded
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class TrainConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))  # JSON has only lists
-        fine = self.steps >= 1 and self.lr > 0 and self.warmup >= 0 and self.seed >= 0
+        check_seed(self.seed)
+        fine = self.steps >= 1 and self.lr > 0 and self.warmup >= 0
         if not fine or not 0 <= self.ema < 1:
             raise InputError(
-                "need steps >= 1, lr > 0, warmup >= 0, seed >= 0, 0 <= ema < 1; found"
-                f" steps={self.steps}, lr={self.lr}, warmup={self.warmup}, seed={self.seed},"
-                f" ema={self.ema}"
+                "need steps >= 1, lr > 0, warmup >= 0, 0 <= ema < 1; found"
+                f" steps={self.steps}, lr={self.lr}, warmup={self.warmup}, ema={self.ema}"
             )
 
     def to_dict(self) -> dict:
@@ -181,26 +181,6 @@ def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
         average.lerp_(p, 1 - decay)
     for average, b in zip(ema.buffers(), model.buffers(), strict=True):
         average.copy_(b)
-
-
-class seeded:
-    """Context in which torch's generators are a function of the numbers; restored after."""
-
-    def __init__(self, *numbers: int):
-        self.seed = mix(*numbers)
-        self.fork = torch.random.fork_rng()
-
-    def __enter__(self) -> None:
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error) -> None:
-        self.fork.__exit__(*error)
-
-
-def mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers; neighbouring numbers give unrelated seeds."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def batch_index(count: int, batch_size: int, seed: int, step: int) -> Tensor:

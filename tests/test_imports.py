@@ -64,7 +64,7 @@ ALLOWED = {
     "samplers": {"schedule"},
     # they meet here
     "latents": {"autoencoder"},
-    "training": set(),
+    "training": {"seeds"},
     "tasks": {"diffusion", "samplers", "seeds"},
     "inpainting": SAMPLING,
     "pipeline_files": MODELS | {"checkpoint", "schedule"},
@@ -78,11 +78,11 @@ ALLOWED = {
     # measures: of tensors, of a model, and who judges
     "metrics": set(),
     "features": {"images"},
-    "measures": {"images", "metrics", "pipeline", "training"},
+    "measures": {"images", "metrics", "pipeline", "seeds"},
     "memorisation": {"data", "diffusion", "images", "metrics", "pipeline", "seeds"},
     "classifier": {"checkpoint", "images"},
     "judges": {"checkpoint", "classifier", "data", "latents", "pretrained"}
-    | {"run_files", "runs", "training"},
+    | {"run_files", "runs", "seeds", "training"},
     "prompt_accuracy": {"classifier", "data", "judges"},
     "evaluation_table": {"judges", "prompt_accuracy"},
     # the report

@@ -24,7 +24,7 @@ from ldm_edu.judges import (
 )
 from ldm_edu.pretrained import weights_folder
 from ldm_edu.runs import Stopped
-from ldm_edu.training import seeded
+from ldm_edu.seeds import seeded
 
 
 def colours(n=200, seed=0):

@@ -131,7 +131,7 @@ def test_a_finished_run_is_not_overwritten(tmp_path, capsys):
         (["--minutes", "nan"], "found nan"),
         (["--minutes", "inf"], "found inf"),
         (["--steps", "1", "5"], "at least 2"),
-        (["--seed", "-1"], "seed must be 0 or more, found -1"),
+        (["--seed", "-1"], "seed must be a whole number from 0 to 2**32 - 1, found -1"),
         (["--device", "abacus"], "abacus"),
         (["--root", "/nowhere"], "root"),
     ],

@@ -110,7 +110,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     [
         (("--recipe", "mnist"), "'mnist' is unknown"),
         (("--recipe", "shapes", "--steps", "1"), "at least 2, found 1"),
-        (("--recipe", "shapes", "--seed", "-1"), "0 or more, found -1"),
+        (("--recipe", "shapes", "--seed", "-1"), "from 0 to 2**32 - 1, found -1"),
         (("--recipe", "shapes", "--resume"), "no run to resume"),
     ],
 )
