@@ -91,7 +91,10 @@ class TrainState:
         return {"step": self.step, "train": self.config.to_dict()}, tensors
 
     def load_state_dict(self, config: dict, tensors: dict[str, dict[str, Tensor]]) -> None:
-        """Go on from where `state_dict` was. Raises CheckpointError for another run's state."""
+        """Go on from where `state_dict` was.
+
+        Raises CheckpointError for another run's state: nothing is changed then.
+        """
         found, own = _plain(config.get("train", {})), _plain(self.config.to_dict())
         if found != own:
             unlike = [k for k in found | own if found.get(k) != own.get(k)]
@@ -100,10 +103,10 @@ class TrainState:
                 f"the saved run has {told}: go on with it as it was begun, or begin another"
             )
         try:
-            self.model.load_state_dict(tensors["model"])
-            self.ema.load_state_dict(tensors["ema"])
-            parameters = dict(self.model.named_parameters())
-            self.optimizer.state.clear()
+            step, rehearsal = config["step"], copy.deepcopy(self.ema)
+            rehearsal.load_state_dict(tensors["model"])
+            rehearsal.load_state_dict(tensors["ema"])
+            parameters, moments = dict(self.model.named_parameters()), {}
             for name, value in tensors["optimizer"].items():
                 name, key = name.split("|")
                 p = parameters[name]
@@ -111,13 +114,17 @@ class TrainState:
                     value = value.to(p.device if p.is_cuda else "cpu").clone()
                 else:  # in the parameter's memory layout, which the fused step relies on
                     value = torch.empty_like(p).copy_(value)
-                self.optimizer.state[p][key] = value
+                moments.setdefault(p, {})[key] = value
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(
                 f"the saved training state is another model's: {reason}"
             ) from None
-        self.step = config["step"]
+        self.model.load_state_dict(tensors["model"])
+        self.ema.load_state_dict(tensors["ema"])
+        self.optimizer.state.clear()
+        self.optimizer.state.update(moments)
+        self.step = step
 
 
 def train(state: TrainState, loss_fn: Callable[[int], Tensor]) -> Iterator[Progress]:

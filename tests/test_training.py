@@ -147,6 +147,24 @@ def test_another_runs_state_is_refused(config, make, found):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("group", ["model", "ema", "optimizer", "step"])
+def test_a_state_that_is_refused_changes_nothing(group):
+    given, state = new_state(), new_state(seed=1)
+    run(given, 2)
+    run(state, 3)
+    config, tensors = given.state_dict()
+    if group == "step":
+        del config["step"]
+    else:
+        tensors[group] = dict(list(tensors[group].items())[:-1]) | {"other|one": torch.ones(1)}
+    before = {k: v.clone() for k, v in tensors_of(state).items()}
+    with pytest.raises(CheckpointError, match="another model's"):
+        state.load_state_dict(config, tensors)
+    after = tensors_of(state)
+    assert before.keys() == after.keys() and state.step == 3
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
 def test_every_step_draws_the_numbers_of_its_seed_and_step():
     draws = {}
     for seed in (0, 1):
