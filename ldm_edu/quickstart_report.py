@@ -18,6 +18,7 @@ from ldm_edu.metrics import psnr
 from ldm_edu.pca import patch_pca, pca_reconstruct
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.report import Denoising, Noising, Reconstruction, Report, write_report
+from ldm_edu.seeds import noise_of
 
 _TEST_IMAGES, _SHOWN, _SAMPLES, _FRAMES = 1000, 16, 64, 21
 
@@ -36,8 +37,8 @@ def write_quickstart_report(
     """Measure, draw and write report.html.
 
     samples: uint8 (N, 3, H, W), made by `pipe.sample` with the options `sampling`, N prompts
-    among them. losses and rates: stage -> loss of every step, and -> images trained on per
-    second.
+    and a seed among them. losses and rates: stage -> loss of every step, and -> images trained
+    on per second.
     """
     reconstruction, pca_psnr = reconstruct(pipe, train_set, test_set)
     shown = image_batch(test_set.images, torch.arange(_SHOWN))
@@ -66,7 +67,7 @@ def write_quickstart_report(
         captions=train_set.captions[:_SHOWN],
         reconstruction=reconstruction,
         latents=z0.float().cpu(),
-        noising=noising(pipe, shown, z0),
+        noising=noising(pipe, shown, z0, sampling["seed"]),
         curves={name: (range(1, len(v) + 1), v) for name, v in losses.items()},
         denoising=denoising(pipe, sampling),
         samples=samples[:_SAMPLES],
@@ -100,11 +101,11 @@ def reconstruct(
     return Reconstruction(*shown, first, values.mean().item(), pca_psnr), pca_psnr
 
 
-def noising(pipe: LatentDiffusion, x0: Tensor, z0: Tensor) -> Noising:
+def noising(pipe: LatentDiffusion, x0: Tensor, z0: Tensor, seed: int) -> Noising:
     """The same images at rising t: noise on the pixels, and noise on the latent."""
     schedule = pipe.schedule
     levels = [round(schedule.T * i / (_FRAMES - 1)) for i in range(_FRAMES)]
-    eps_x, eps_z = torch.randn_like(x0), torch.randn_like(z0)
+    eps_x, eps_z = (noise_of(len(x), seed, x.shape[1:]).to(x) for x in (x0, z0))
     x = torch.stack([to_uint8(q_sample(schedule, x0, t, eps_x)) for t in levels])
     z = torch.stack([q_sample(schedule, z0, t, eps_z) for t in levels])
     alpha_bar = schedule.alpha_bar[levels].tolist()

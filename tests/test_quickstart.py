@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import interrupt_in, weights
+from helpers import interrupt_in, small_pipeline, weights
 
 from ldm_edu import LatentDiffusion, cli, data, quickstart, recipes, stages
 from ldm_edu.autoencoder import AutoencoderConfig
 from ldm_edu.data.judge import judge
 from ldm_edu.data.shapes import make
 from ldm_edu.errors import InputError
+from ldm_edu.quickstart_report import noising
 from ldm_edu.unet import UNetConfig
 
 LOAD = data.load
@@ -61,6 +62,16 @@ def test_leaves_weights_log_samples_and_a_page(tmp_path, capsys):
     assert all(caption in page for caption in data.load("shapes", "test").captions)
     z = torch.cat([pipe.encode(x) for x in images().split(32)])
     assert abs(z.std() - 1) < 0.05  # the scale was measured on these
+
+
+def test_the_noise_on_the_page_is_the_seeds(tmp_path):
+    pipe, x0, films = small_pipeline(), torch.zeros(3, 3, 16, 16), []
+    for seed in (0, 0, 1):
+        torch.randn(5)  # whatever was drawn before
+        films.append(noising(pipe, x0, pipe.encode(x0), seed))
+    assert torch.equal(films[0].pixels, films[1].pixels)
+    assert torch.equal(films[0].latents_rgb, films[1].latents_rgb)
+    assert not torch.equal(films[0].pixels, films[2].pixels)
 
 
 def test_a_recipe_without_words_needs_no_captions(tmp_path, monkeypatch):
