@@ -88,7 +88,7 @@ def loss_weight(
     min_snr: float | None = None,
     snr_floor: float = 0.0,
 ) -> Tensor:
-    """Weight of the squared error at t, (B,); 1 where `min_snr` is None.
+    """Weight of the squared error at t, (B,) float64 on the CPU; 1 where `min_snr` is None.
 
     With gamma = min_snr, min(SNR, gamma) on the error of x0 (Hang et al. 2023, arXiv
     2303.09556); an error of eps is SNR times, one of v SNR + 1 times that of x0, hence the
@@ -96,7 +96,7 @@ def loss_weight(
     captions decide most, count for nothing (Salimans & Ho 2022, sec. 4, truncate at 1).
     Raises InputError unless 0 <= snr_floor <= min_snr.
     """
-    snr = schedule.snr.to(t.device)[t]
+    snr = schedule.snr[t.cpu()]  # there, as Apple's GPUs have no float64
     if min_snr is None:
         return torch.ones_like(snr)
     if not 0 <= snr_floor <= min_snr:
@@ -129,7 +129,7 @@ def diffusion_loss(
     target = {"eps": eps, "x0": z0, "v": velocity(schedule, z0, t, eps)}[parameterisation]
     error = (prediction - target).square().flatten(1).mean(1)  # (B,)
     weight = loss_weight(schedule, t, parameterisation, min_snr, snr_floor)
-    return weight.to(error) * error
+    return weight.to(error.dtype).to(error.device) * error
 
 
 def guide(unconditional: Tensor, conditional: Tensor, w: float) -> Tensor:

@@ -162,7 +162,7 @@ class Grid:
 
 
 def _gather(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
+    table = table.to(like.dtype).to(like.device)  # the dtype first: MPS has no float64
     if isinstance(t, int):
-        return table[t].to(like)
-    values = table.to(like.device)[t].to(like.dtype)
-    return values.view(-1, *[1] * (like.ndim - 1))  # (B, 1, ...)
+        return table[t]
+    return table[t].view(-1, *[1] * (like.ndim - 1))  # (B, 1, ...)

@@ -69,12 +69,14 @@ def slerp(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
     u: in [0, 1]; 0 is a, 1 is b. Half-way between two draws of N(0, I) their mean is too short
     by sqrt(2) to be a draw itself; a point of the arc is as long as they are.
     """
-    x, y = a.double().flatten(), b.double().flatten()
+    first, second = a.cpu().double(), b.cpu().double()  # Apple's GPUs have no float64
+    x, y = first.flatten(), second.flatten()
     cosine = (x @ y / (x.norm() * y.norm())).clamp(-1, 1)
     angle, u = cosine.arccos(), u.to(x).view(-1, *[1] * (a.ndim - 1))  # (n, 1, ...)
     if angle < 1e-6:  # the same point: there is no arc
         return a.expand(len(u), *a.shape[1:])
-    return ((((1 - u) * angle).sin() * a + (u * angle).sin() * b) / angle.sin()).to(a)
+    arc = (((1 - u) * angle).sin() * first + (u * angle).sin() * second) / angle.sin()
+    return arc.to(a.dtype).to(a.device)
 
 
 def _generator(seed: int, i: int) -> torch.Generator:

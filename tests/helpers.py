@@ -2,10 +2,15 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ldm_edu import stages
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
@@ -102,3 +107,32 @@ def weights(folder):
     pipe = LatentDiffusion.load(folder / "model")
     parts = {"ae": pipe.autoencoder, "unet": pipe.unet, "text": pipe.text_encoder}
     return {f"{p}.{k}": v for p, m in parts.items() for k, v in m.state_dict().items()}
+
+
+@contextmanager
+def some_gpu() -> Iterator[str]:
+    """A device "cuda" that this machine need not have: tensors on it have shapes, no values.
+
+    As on true ones, tensors of two devices do not meet; as on Apple's, there is no float64.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True), _Gpu():
+        yield "cuda"
+
+
+class _Gpu(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        named = named or {}
+        if not any(_is_gpu(x) for x in tree_leaves((arguments, named))):
+            with unset_fake_temporarily():
+                return function(*arguments, **named)
+        if function is torch.ops.aten._local_scalar_dense.default:
+            return 1  # what .item() says where there are no values
+        found = function(*arguments, **named)
+        for x in tree_leaves(found):
+            gpu = isinstance(x, Tensor) and _is_gpu(x.device)
+            assert not gpu or x.dtype != torch.float64, f"{function} makes float64"
+        return found
+
+
+def _is_gpu(x: object) -> bool:
+    return isinstance(x, FakeTensor) or (isinstance(x, torch.device) and x.type == "cuda")

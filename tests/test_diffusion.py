@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers import some_gpu
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -185,6 +186,15 @@ def test_loss_is_the_mean_square_a_sample(parameterisation):
     assert torch.equal(seen["z_t"], q_sample(schedule, z0, t, eps))
     perfect = diffusion_loss(lambda z_t, t, context: expected, *args)
     assert perfect.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("min_snr", [None, 5.0])
+def test_a_loss_is_taken_on_a_gpu_that_has_no_float64(min_snr):
+    with some_gpu() as gpu:
+        z0, eps = torch.zeros(2, 4, 3, 3, device=gpu), torch.ones(2, 4, 3, 3, device=gpu)
+        t = torch.tensor([5, 900], device=gpu)
+        settings = NoiseSchedule(), z0, t, eps, None, "v", min_snr
+        assert diffusion_loss(lambda z_t, t, context: z_t, *settings).device.type == gpu
 
 
 # ---- guidance

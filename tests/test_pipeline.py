@@ -7,7 +7,7 @@ from types import GeneratorType
 
 import pytest
 import torch
-from helpers import AE, NET, SAMPLERS, images, small_pipeline
+from helpers import AE, NET, SAMPLERS, images, small_pipeline, some_gpu
 
 from ldm_edu import checkpoint
 from ldm_edu.autoencoder import Autoencoder
@@ -317,6 +317,18 @@ def test_devices():
     assert pick_device().type in ("cpu", "cuda", "mps")
     with pytest.raises(InputError, match="device 'abacus' is not available"):
         pick_device("abacus")
+
+
+def test_every_task_runs_on_a_gpu_that_has_no_float64():
+    pipe, x = small_pipeline(), torch.rand(2, 3, 16, 16)
+    with some_gpu() as gpu:
+        with torch.device(gpu):
+            pipe.autoencoder, pipe.unet = Autoencoder(AE), UNet(NET)
+        found = [pipe.sample(2, steps=3, sampler=sampler) for sampler in SAMPLERS]
+        found.append(pipe.vary(x, steps=3))
+        found.append(pipe.inpaint(x, torch.ones(2, 1, 16, 16), steps=3))
+        found.append(pipe.interpolate(0, 1, 2, steps=3))
+        assert all(y.shape == x.shape and y.device.type == "cpu" for y in found)
 
 
 @pytest.mark.parametrize("image_size", [0, -16, 18])
