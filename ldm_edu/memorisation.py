@@ -116,7 +116,7 @@ def copies(
     references = [train] if mirrored is None else [train, mirrored]
 
     def distance(rows: Tensor, skip: Tensor | None = None) -> Tensor:
-        return torch.stack([nearest(rows, r, skip).distance for r in references]).amin(0)
+        return torch.stack([nearest(rows, r, skip).distance.cpu() for r in references]).amin(0)
 
     near = distance(train[own].to(samples), own).double().quantile(0.01).item()
     found = [distance(rows) for rows in (samples, restored, unseen)]

@@ -115,20 +115,22 @@ def nearest(features: Tensor, reference: Tensor, skip: Tensor | None = None) -> 
     if not same or len(reference) < 1 + (skip is not None):
         found = f"{tuple(features.shape)} and {tuple(reference.shape)}"
         raise InputError(f"need features (N, D) and neighbours (M, D), found {found}")
-    best = torch.full((len(features),), torch.inf, dtype=features.dtype)
-    index = torch.zeros(len(features), dtype=torch.int64)
-    rows = torch.arange(len(features))
+    best = features.new_full((len(features),), torch.inf)
+    index = torch.zeros_like(best, dtype=torch.int64)
     for start in range(0, len(reference), _ROWS):
         squared = _squared(features, reference[start : start + _ROWS].to(features))
         if skip is not None:
-            own = (skip >= start) & (skip < start + squared.shape[1])
-            squared[rows[own], skip[own] - start] = torch.inf
+            places = torch.arange(start, start + squared.shape[1])
+            own = (skip.cpu()[:, None] == places).to(squared.device)
+            squared.masked_fill_(own, torch.inf)
         least, where = squared.min(1)
         index = torch.where(least < best, where + start, index)
         best = torch.minimum(least, best)
     # the expanded square is inexact where it is small
-    pairs = zip(features.split(_ROWS), index.split(_ROWS), strict=True)
-    return Nearest(torch.cat([(f - reference[i].to(f)).norm(dim=1) for f, i in pairs]), index)
+    found = index.to(reference.device).split(_ROWS)
+    pairs = zip(features.split(_ROWS), found, strict=True)
+    distances = [(f - reference[i].to(f)).norm(dim=1) for f, i in pairs]
+    return Nearest(torch.cat(distances), index)
 
 
 def _mmd(x: Tensor, y: Tensor) -> float:

@@ -16,6 +16,7 @@ from ldm_edu import (
     UNetConfig,
     WordTokenizer,
 )
+from ldm_edu.bpe import ClipTokenizer
 from ldm_edu.errors import InputError
 from ldm_edu.images import to_uint8
 from ldm_edu.lab.attention import (
@@ -27,6 +28,7 @@ from ldm_edu.lab.attention import (
     token_words,
     word_maps,
 )
+from ldm_edu.lab.word_swap import swap_word
 from ldm_edu.layers import Attention
 
 CAPTION = "a red circle on the left"
@@ -111,6 +113,16 @@ def test_words_are_those_that_count_and_their_maps_add_up_to_one(pipe):
         torch.testing.assert_close(m.sum(0), torch.ones(16, 16))
     layers = torch.stack([m for name, m in maps.items() if name != ALL])
     torch.testing.assert_close(maps[ALL], layers.mean(0))
+
+
+def test_a_model_whose_tokens_are_no_words_is_refused_before_it_draws(pipe, monkeypatch):
+    monkeypatch.setattr(pipe, "denoise", None)
+    for tokenizer in (None, object.__new__(ClipTokenizer)):
+        monkeypatch.setattr(pipe, "tokenizer", tokenizer)
+        with pytest.raises(InputError, match=f"found {type(tokenizer).__name__}"):
+            attention_film(pipe, CAPTION)
+        with pytest.raises(InputError, match="a WordTokenizer"):
+            swap_word(pipe, CAPTION, CAPTION, 0.5)
 
 
 def test_the_film_shows_the_guess_beside_a_map_for_each_word(pipe):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import some_gpu
 
 from ldm_edu import NoiseSchedule
 from ldm_edu.diffusion import q_sample, velocity
@@ -39,6 +40,13 @@ def test_who_predicts_nothing_has_the_square_of_v_as_loss_and_who_knows_has_none
         wanted = (ab.sqrt() * eps - (1 - ab).sqrt() * x0).square().mean()
         assert torch.isclose(loss.double(), wanted.double(), rtol=1e-4)
     assert loss_per_level(knows(x0, eps), COSINE, x0, eps, LEVELS).max() < 1e-9
+
+
+def test_the_losses_of_a_model_on_a_gpu_come_to_the_chart():
+    with some_gpu() as gpu:
+        x0, eps = (torch.zeros(3, 3, 8, 8, device=gpu) for _ in range(2))
+        found = loss_per_level(nothing, COSINE, x0, eps, LEVELS)
+        assert found.device.type == "cpu" and found.shape == (4,)
 
 
 def test_a_frame_shows_noisy_pictures_above_and_guesses_below():

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from helpers import captioned_pipeline
+from helpers import captioned_pipeline, some_gpu
+from torch import nn
 
+from ldm_edu import NoiseSchedule, UNet
 from ldm_edu.diffusion import q_sample, velocity
 from ldm_edu.lab.figures import subplots
 from ldm_edu.lab.listening import TOLD, draw_listening, told_losses
@@ -30,6 +32,17 @@ def test_it_is_the_error_of_v_under_the_right_no_and_the_next_caption(pipe):
             wanted = (pipe.unet(z_t, t, pipe.embed(captions)) - v).square().mean()
         assert loss == pytest.approx(wanted.item(), rel=1e-5)
     assert len({f"{loss:.6f}" for loss in found.values()}) == 3
+
+
+def test_a_model_on_a_gpu_is_asked_there(pipe):
+    with some_gpu() as gpu:
+        with torch.device(gpu):
+            words = nn.Embedding(pipe.tokenizer.vocabulary, pipe.unet.config.context_dim)
+            model = {"unet": UNet(pipe.unet.config), "text_encoder": words}
+            z0 = torch.zeros(3, *pipe.latent_shape)
+        assert list(told_losses(model, pipe.tokenizer, NoiseSchedule(), z0, CAPTIONS)) == [
+            *TOLD
+        ]
 
 
 def test_the_chart_has_a_line_for_each_with_its_values_at_their_steps():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers import some_gpu
 
 from ldm_edu import metrics
 from ldm_edu.errors import InputError
@@ -253,6 +254,16 @@ def test_nearest_reads_a_reference_of_bytes():
     reference = torch.tensor([[0, 250], [255, 5]], dtype=torch.uint8)
     found = nearest(torch.tensor([[1.0, 250.0]]), reference)
     assert found.index.tolist() == [0] and found.distance.tolist() == [1.0]
+
+
+def test_nearest_is_found_on_the_gpu_that_holds_the_features():
+    reference, skip = torch.zeros(9, 3, dtype=torch.uint8), torch.arange(4)
+    with some_gpu() as gpu:
+        features = torch.zeros(4, 3, device=gpu)
+        for rows in (reference, reference.to(gpu)):
+            found = nearest(features, rows, skip)
+            assert {f.device.type for f in found} == {gpu}
+            assert [f.dtype for f in found] == [torch.float32, torch.int64]
 
 
 @pytest.mark.parametrize("measure", [frechet_distance, kernel_distance, precision_recall])

@@ -13,6 +13,7 @@ from ldm_edu.film import MAT, Dial, Film, noise_label
 from ldm_edu.images import image_grid, to_uint8
 from ldm_edu.layers import Attention, TransformerBlock
 from ldm_edu.pipeline import LatentDiffusion
+from ldm_edu.text import WordTokenizer
 from ldm_edu.unet import UNet
 
 SIDE = 128  # pixels of a panel
@@ -57,7 +58,13 @@ def attention_maps(unet: UNet, z_t: Tensor, t: Tensor, context: Tensor) -> dict[
 
 
 def token_words(pipe: LatentDiffusion, caption: str) -> list[str]:
-    """The words of a caption that are tokens, in order; fillers such as "a" are none."""
+    """The words of a caption that are tokens, in order; fillers such as "a" are none.
+
+    Raises InputError for a model whose tokens are no words.
+    """
+    if not isinstance(pipe.tokenizer, WordTokenizer):
+        found = type(pipe.tokenizer).__name__
+        raise InputError(f"one map a word needs a model with a WordTokenizer, found {found}")
     ids = pipe.tokenizer([caption])[0].tolist()
     return [pipe.tokenizer.words[i - 1] for i in ids if i != pipe.tokenizer.end]
 
@@ -88,8 +95,9 @@ def attention_film(
 
     layers: what the dial says -> name of a layer as `attention_maps` has it, beside the mean of
     all. options: of `pipe.denoise`. Each map is scaled to its own largest value in the film,
-    as words differ much in their share.
+    as words differ much in their share. Raises InputError as `token_words`.
     """
+    words = token_words(pipe, caption)
     states = list(pipe.denoise(1, prompt=caption, **options))[:-1]  # the last is clean: no t
     shown = {ALL: ALL, **(layers or {})}
     guesses = [to_uint8(pipe.decode(state.z0_hat)) for state in states]
@@ -109,7 +117,7 @@ def attention_film(
         alt="The picture that the model expects, and for each word of the caption a map of the "
         "places that look at it.",
         caption=f"{caption}. Bright: more attention. Each map has its own scale.",
-        panels=["the guess", *token_words(pipe, caption), END],
+        panels=["the guess", *words, END],
         start=len(states) - 1,
         name="Noise level t",
         dials=[Dial("Layer", list(shown))] if len(shown) > 1 else [],

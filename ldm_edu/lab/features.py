@@ -53,7 +53,7 @@ def feature_film(
 
     x0, eps: (3, H, W) with H dividing 192. The maps of a layer have one grey scale over all t.
     """
-    t = torch.tensor(list(levels))
+    t = torch.tensor(list(levels), device=x0.device)
     x_t = q_sample(schedule, x0.expand(len(t), -1, -1, -1), t, eps.expand(len(t), -1, -1, -1))
     left = to_uint8(x_t)
     frames = []

@@ -20,9 +20,10 @@ LOWEST = 1e-5  # loss in the chart
 def loss_per_level(
     model: Model, schedule: NoiseSchedule, z0: Tensor, eps: Tensor, levels: Sequence[int]
 ) -> Tensor:
-    """Mean squared error of v over z0 and eps (N, ...) at each of `levels`: (L,), float32."""
-    every = [torch.full((len(z0),), t) for t in levels]
-    return torch.stack([diffusion_loss(model, schedule, z0, t, eps).mean() for t in every])
+    """Mean squared error of v over z0 and eps (N, ...) at each of `levels`: (L,), on CPU."""
+    every = [torch.full((len(z0),), t, device=z0.device) for t in levels]
+    losses = [diffusion_loss(model, schedule, z0, t, eps).mean() for t in every]
+    return torch.stack(losses).cpu()
 
 
 def level_film(
@@ -46,7 +47,7 @@ def level_film(
         for k, t in enumerate(levels):
             z_t = q_sample(schedule, z0[:SHOWN], t, eps[:SHOWN])
             with torch.no_grad():
-                v = model(z_t, torch.full((len(z_t),), t), None)
+                v = model(z_t, torch.full((len(z_t),), t, device=z_t.device), None)
             guess, _ = to_z0_eps(schedule, z_t, t, v, "v")
             pictures = torch.cat([to_uint8(decode(z_t)), to_uint8(decode(guess))])
             left = image_grid(pictures, SHOWN, scale=SIDE // pictures.shape[3], fill=MAT)

@@ -30,8 +30,9 @@ def told_losses(
     model: {"unet", "text_encoder"}. z0: latents (N, C, h, w) of pictures with these N captions;
     another's caption is that of the next picture. The noise is the same at every call.
     """
-    ids, levels = tokenizer(captions), torch.full((len(z0),), t)
-    eps = noise_of(len(z0), 0, z0.shape[1:])
+    ids = tokenizer(captions).to(z0.device)
+    levels = torch.full((len(z0),), t, device=z0.device)
+    eps = noise_of(len(z0), 0, z0.shape[1:]).to(z0)
     found = {}
     for told, said in zip(TOLD, (ids, torch.zeros_like(ids), ids.roll(-1, 0)), strict=True):
         context = model["text_encoder"](said)
