@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from driving import CHROMIUM, IDLE, RUN, SETTINGS, wait_for
+from driving import CHROMIUM, IDLE, MISSING, RUN, SETTINGS, wait_for
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 READY = "count => document.querySelectorAll('[data-ready]').length === count"
@@ -34,6 +34,8 @@ def widgets(request) -> int:
 
 @pytest.fixture(scope="module")
 def browser():
+    if MISSING:
+        pytest.fail(f"CI needs a real browser; there is no {' and no '.join(MISSING)}")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
