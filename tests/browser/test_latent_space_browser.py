@@ -28,9 +28,10 @@ def test_each_direction_changes_the_faces_in_its_own_way(page):
     assert len(set(seen.values())) == 5
 
 
-def test_the_page_tells_what_needs_a_kernel(exported):
+def test_the_page_tells_what_needs_a_kernel_and_shows_a_still_of_the_painter(exported):
     assert exported.get_by_text("(needs a running kernel)").count() == 1
     assert exported.locator(".ldm-paint").count() == 0
+    assert exported.get_by_role("img", name="A chequered veil lies on").is_visible()
 
 
 def test_noise_is_put_where_the_brush_was(lab_page):

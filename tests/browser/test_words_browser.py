@@ -13,9 +13,10 @@ def test_each_slider_changes_its_picture_by_keyboard_and_mouse(page, widgets):
     assert every_slider_moves(page) == widgets
 
 
-def test_the_page_tells_what_needs_a_kernel(exported):
+def test_the_page_tells_what_needs_a_kernel_and_shows_a_still_of_the_painter(exported):
     assert exported.get_by_text("(needs a running kernel)").count() == 2
     assert exported.locator(".ldm-paint").count() == 0
+    assert exported.get_by_role("img", name="A chequered veil lies on").is_visible()
 
 
 def test_a_caption_of_ones_own_is_drawn(lab_page):
