@@ -28,7 +28,7 @@ mutants: .venv/.dev ## break the library in named ways and see tests catch each
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 lab: .venv/.notebooks ## open the notebooks in JupyterLab
-	$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb $(ARGS)
+	$(BIN)/ldm-edu lab $(ARGS)
 
 notebooks: .venv/.notebooks ## run the notebooks and store what they show
 	$(BIN)/python -m ldm_edu.lab.execute $(or $(ARGS),notebooks/*.ipynb)

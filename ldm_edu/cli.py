@@ -11,12 +11,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ldm_edu.errors import LdmEduError, StorageError
+from ldm_edu.errors import InputError, LdmEduError, StorageError
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 bad input, 130 stopped."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, options.rest = parser.parse_known_args(arguments)
+    if options.rest and options.run is not _lab:  # only Jupyter has options of its own
+        parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
     try:
         options.run(options)
     except LdmEduError as error:
@@ -39,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_sample(commands)
     _add_evaluate(commands)
+    _add_lab(commands)
     return parser
 
 
@@ -92,7 +98,9 @@ def _add_sample(commands) -> None:
         "--sampler", default="dpm++", help="ddpm, ddim, dpm++ (default), heun or plms"
     )
     sub.add_argument("--steps", type=int, default=20, help="default: 20")
+    sub.add_argument("--eta", type=float, default=0.0, help="noise of ddim; default: 0")
     sub.add_argument("--seed", type=int, default=0, help="default: 0")
+    sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
     sub.set_defaults(run=_sample)
 
 
@@ -112,6 +120,16 @@ def _add_evaluate(commands) -> None:
     sub.add_argument("--seed", type=int, default=0, help="default: 0")
     sub.add_argument("--out", type=Path, metavar="FILE.json", help="for all numbers")
     sub.set_defaults(run=_evaluate)
+
+
+def _add_lab(commands) -> None:
+    sub = commands.add_parser(
+        "lab",
+        help="open the notebooks in JupyterLab",
+        description="Opens the first notebook. Other options go to JupyterLab, such as "
+        "--no-browser.",
+    )
+    sub.set_defaults(run=_lab)
 
 
 def _quickstart(options: argparse.Namespace) -> None:
@@ -158,6 +176,8 @@ def _train_classifier(options: argparse.Namespace) -> None:
     from ldm_edu import data
     from ldm_edu.judges import accuracy, train_classifier
 
+    if options.device not in ("auto", "cpu"):
+        raise InputError(f"--device: a judge is trained on 'cpu', found {options.device!r}")
     name, out = options.recipe, options.out or Path("runs") / f"{options.recipe}-judge"
     settings = {key: getattr(options, key) for key in ("steps", "seed", "resume")}
     seed = f" --seed {options.seed}" if options.seed else ""
@@ -182,8 +202,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     from ldm_edu.images import write_atomic
     from ldm_edu.pretrained import load_pretrained
 
-    if options.out is not None and not options.out.parent.is_dir():
-        raise StorageError(f"--out: there is no folder {options.out.parent}")
+    if options.out is not None:
+        _check_folder(options.out)
     pipe, name = load_pretrained(options.model), options.data or data_of(options.model)
     train_set, test_set = (data.load(name, split, options.root) for split in data.SPLITS)
     judge = judge_of(name)
@@ -196,14 +216,39 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     from ldm_edu.images import image_grid, save_png, to_uint8
+    from ldm_edu.measures import sample_with_bar
     from ldm_edu.pretrained import load_pretrained
 
-    pipe = load_pretrained(options.model)
-    names = ("prompt", "guidance", "sampler", "steps", "seed")
-    x = pipe.sample(options.count, **{name: getattr(options, name) for name in names})
+    _check_folder(options.out)
+    if options.out.suffix.lower() != ".png" or options.out.is_dir():
+        raise InputError(f"--out: name a file that ends in .png, found {options.out}")
+    pipe = load_pretrained(options.model, options.device)
+    names = ("prompt", "guidance", "sampler", "steps", "eta", "seed")
+    x = sample_with_bar(pipe, options.count, **{name: getattr(options, name) for name in names})
     columns = min(8, options.count)
     save_png(options.out, image_grid(to_uint8(x), columns, scale=max(1, 128 // x.shape[-1])))
     print(f"Pictures: {options.out}")
+
+
+def _check_folder(file: Path) -> None:
+    if not file.parent.is_dir():
+        raise StorageError(f"--out: there is no folder {file.parent}")
+
+
+def _lab(options: argparse.Namespace) -> None:
+    notebook = NOTEBOOKS / "00_start_here.ipynb"
+    if not notebook.is_file():
+        raise InputError(
+            f"there are no notebooks in {NOTEBOOKS}: run `ldm-edu lab` from a clone of the "
+            "repository, installed with pip install -e '.[notebooks]'"
+        )
+    try:
+        from jupyterlab.labapp import main as jupyterlab
+    except ImportError:
+        raise InputError(
+            "JupyterLab is not installed: pip install 'ldm-edu[notebooks]'"
+        ) from None
+    jupyterlab([str(notebook), *options.rest])
 
 
 if __name__ == "__main__":

@@ -44,6 +44,15 @@ def sample_many(
     return torch.cat(parts)
 
 
+def sample_with_bar(pipe: LatentDiffusion, n: int, *, steps: int = 20, **options) -> Tensor:
+    """What `pipe.sample` gives, with its steps counted as they are taken."""
+    states = pipe.denoise(n, steps=steps, **options)
+    state = next(states)  # what is wrong is told before there is a bar
+    for state in tqdm(states, "sampling", steps, unit="step"):  # noqa: B007
+        pass
+    return pipe.decode(state.z_t)
+
+
 def reconstruct(pipe: LatentDiffusion, images: Tensor) -> Tensor:
     """uint8 images (N, 3, H, W) through the autoencoder and back, as uint8."""
     parts = []

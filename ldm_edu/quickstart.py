@@ -8,6 +8,7 @@ from ldm_edu import checkpoint, data
 from ldm_edu.data.shapes import one_object
 from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.images import image_grid, save_png, to_uint8
+from ldm_edu.measures import sample_with_bar
 from ldm_edu.pipeline import LatentDiffusion, pick_device
 from ldm_edu.quickstart_report import write_quickstart_report
 from ldm_edu.recipes import QUICKSTART
@@ -118,7 +119,7 @@ def quickstart(plan: Plan, out: Path, resume: bool = False) -> LatentDiffusion:
         None if pipe.tokenizer is None else [captions[i % len(captions)] for i in range(count)]
     )
     sampling = {"prompt": prompts, "seed": plan.seed, **SAMPLING}
-    samples = to_uint8(pipe.sample(count, **sampling))
+    samples = to_uint8(sample_with_bar(pipe, count, **sampling))
     grid = image_grid(samples[:_SHOWN], columns=8, scale=128 // size)
     save_png(out / "samples.png", grid)
     seconds = {s: checkpoint.read_config(out / s)["seconds"] for s in (AUTOENCODER, DIFFUSION)}

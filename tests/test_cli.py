@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from ldm_edu import (
     NoiseSchedule,
     UNet,
     UNetConfig,
+    cli,
     pretrained,
 )
 from ldm_edu.cli import main
@@ -79,13 +82,40 @@ def test_sample_takes_a_shipped_name(model, tmp_path, monkeypatch):
         (["--count", "0"], "n must be at least 1, found 0"),
         (["--steps", "0"], "steps must be an integer from 1 to T = 1000, found 0"),
         (["--sampler", "dice"], "found 'dice'"),
+        (["--eta", "0.5"], "only the sampler 'ddim' takes an eta, found 0.5"),
+        (["--device", "abacus"], "device 'abacus' is not available"),
     ],
 )
 def test_sample_with_bad_numbers(model, tmp_path, capsys, extra, message):
     out = tmp_path / "grid.png"
     assert main(["sample", str(model), "--out", str(out), *extra]) == 2
+    assert capsys.readouterr().err.startswith("ldm-edu: ") and not out.exists()
+    assert main(["sample", str(model), "--out", str(out), *extra]) == 2
     assert message in capsys.readouterr().err
-    assert not out.exists()
+
+
+def test_sample_shows_its_steps_and_takes_what_ddim_takes(model, tmp_path, capsys):
+    out = tmp_path / "grid.PNG"
+    options = ["--sampler", "ddim", "--eta", "0.7", "--steps", "7", "--device", "cpu"]
+    assert main(["sample", str(model), "--out", str(out), "--count", "2", *options]) == 0
+    assert "sampling: 100%" in (told := capsys.readouterr().err) and "7/7" in told
+    x = LatentDiffusion.load(model).sample(2, sampler="ddim", eta=0.7, steps=7)
+    save_png(tmp_path / "b.png", image_grid(to_uint8(x), 2, scale=128 // 32))
+    assert out.read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("a.jpg", "name a file that ends in .png, found"),
+        ("folder.png", "name a file that ends in .png, found"),
+        ("absent/a.png", "there is no folder"),
+    ],
+)
+def test_sample_says_where_it_cannot_write_before_it_loads(tmp_path, capsys, out, message):
+    (tmp_path / "folder.png").mkdir()
+    assert main(["sample", "no model", "--out", str(tmp_path / out)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_sample_from_nothing_or_a_pickle(tmp_path, capsys):
@@ -152,6 +182,45 @@ def test_train_classifier_tells_what_the_judge_is_right_about(tmp_path, monkeypa
     assert len((tmp_path / "j" / "log.jsonl").read_text().splitlines()) == 3
     assert main(arguments) == 2
     assert "add --resume" in capsys.readouterr().err
+
+
+def test_a_judge_is_trained_on_the_cpu(tmp_path, capsys):
+    arguments = ["train", "classifier", "--recipe", "cifar10", "--out", str(tmp_path / "j")]
+    assert main([*arguments, "--device", "cuda"]) == 2
+    assert "a judge is trained on 'cpu', found 'cuda'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def notebook(monkeypatch, tmp_path):
+    assert Path(__file__).parent.parent / "notebooks" == cli.NOTEBOOKS
+    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path)
+    (tmp_path / "00_start_here.ipynb").touch()
+    return tmp_path / "00_start_here.ipynb"
+
+
+def test_lab_opens_the_first_notebook_and_passes_the_rest_on(monkeypatch, notebook):
+    asked = []
+    jupyter = SimpleNamespace(main=asked.append)
+    monkeypatch.setitem(sys.modules, "jupyterlab", SimpleNamespace(labapp=jupyter))
+    monkeypatch.setitem(sys.modules, "jupyterlab.labapp", jupyter)
+    assert main(["lab", "--no-browser", "--port", "8890"]) == 0
+    assert asked == [[str(notebook), "--no-browser", "--port", "8890"]]
+
+
+def test_lab_says_what_is_missing(monkeypatch, notebook, capsys):
+    monkeypatch.setitem(sys.modules, "jupyterlab.labapp", None)
+    assert main(["lab"]) == 2
+    assert "pip install 'ldm-edu[notebooks]'" in capsys.readouterr().err
+    notebook.unlink()  # as in a wheel
+    assert main(["lab"]) == 2
+    assert f"there are no notebooks in {notebook.parent}" in capsys.readouterr().err
+
+
+def test_options_that_nobody_knows_are_refused(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["evaluate", "shapes", "--no-browser"])
+    assert done.value.code == 2
+    assert "unrecognized arguments: --no-browser" in capsys.readouterr().err
 
 
 def test_runs_as_a_module():
