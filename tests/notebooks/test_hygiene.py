@@ -19,6 +19,7 @@ CHECK = re.compile(r'^check\("(\w+)", \1\)$', re.MULTILINE)
 FORBIDDEN = {
     "the network": r"https?://|urllib|requests\.|!pip|%pip|wget|hf_hub",
     "a GPU by name": r"\.cuda\(|[\"']cuda",
+    "a GPU where there is one": r"load_pretrained\((?!\"\w+\", device=\"cpu\"\))",
     "a private name": r"ldm_edu[\w.]* import .*\b_\w|\b(ldm_edu|diffusion|samplers)\.\w*\._\w",
     "a `;` at the end, which nbval does not honour": r";[ \t]*$",
     "plt.show, which has no alternative text": r"plt\.show|pyplot",
