@@ -162,13 +162,6 @@ def test_it_has_exercises_that_are_untouched(book):
             assert cell.outputs[0].text == f"{name}: not attempted yet.\n"
 
 
-def test_links_lead_somewhere(book):
-    # to notebooks that are still to come, too
-    for target in re.findall(r"\]\(([^)#]+)\)", prose(book)):
-        if not target.startswith("https://") and not target.endswith(".ipynb"):
-            assert (FOLDER / target).exists(), target
-
-
 def test_every_exercise_is_in_one_notebook():
     sources = [
         cell.source for path in BOOKS for cell in code(nbformat.read(path, as_version=4))
