@@ -168,9 +168,17 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def set_latent_scale(self, mean: Tensor, std: Tensor) -> None:
-        """Make latents with the given statistics, each (C,), have mean 0 and variance 1."""
-        if (std <= 0).any():
-            raise InputError(f"std must be positive in every channel, found {std.tolist()}")
+        """Make latents with the given statistics, each (C,), have mean 0 and variance 1.
+
+        They are those of latents without a scale, as `latents.measure_scale` finds them.
+        Raises InputError for other shapes, or a channel that never changes: it has no scale.
+        """
+        if not mean.shape == std.shape == self.latent_scale.shape:
+            want, found = tuple(self.latent_scale.shape), (tuple(mean.shape), tuple(std.shape))
+            raise InputError(f"mean and std must have shape {want}, found {found}")
+        if not ((std > 0) & std.isfinite() & mean.isfinite()).all():  # NaN too
+            found = f"{std.tolist()} and {mean.tolist()}"
+            raise InputError(f"std must be positive, mean finite, found {found}")
         self.latent_shift.copy_(mean)
         self.latent_scale.copy_(1 / std)
 

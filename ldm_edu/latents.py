@@ -11,10 +11,15 @@ from ldm_edu.errors import InputError
 
 
 class LatentSet(NamedTuple):
-    """Posteriors q(z | x) of a data set: mean and std, each (N, C, h, w) float32 on the CPU."""
+    """Posteriors q(z | x) of a data set: mean and std, each (N, C, h, w) float32 on the CPU.
+
+    shift, scale: (C,), those of the autoencoder that gave them out.
+    """
 
     mean: Tensor
     std: Tensor
+    shift: Tensor | float = 0.0
+    scale: Tensor | float = 1.0
 
     def sample(self, index: Tensor, eps: Tensor) -> Tensor:
         """z for the images `index` (B,): mean + std * eps, with eps (B, C, h, w)."""
@@ -36,7 +41,8 @@ def encode_dataset(
     device = autoencoder.latent_scale.device
     total = len(images) * (1 + flip)
     shape = (total, c, images.shape[2] // f, images.shape[3] // f)
-    latents = LatentSet(torch.empty(shape), torch.empty(shape))
+    scale = [s.cpu().clone() for s in (autoencoder.latent_shift, autoencoder.latent_scale)]
+    latents = LatentSet(torch.empty(shape), torch.empty(shape), *scale)
     for start in range(0, total, batch_size):
         index = torch.arange(start, min(start + batch_size, total))
         with torch.inference_mode():
@@ -58,22 +64,28 @@ def image_batch(images: Tensor, index: Tensor) -> Tensor:
 
 
 def measure_scale(latents: LatentSet, per_channel: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean and std of z over the set, each (C,), for `Autoencoder.set_latent_scale`.
+    """Mean and std over the set, each (C,), for `Autoencoder.set_latent_scale`.
 
     The std is that of samples: spread of the means plus the posterior's own variance. With
     `per_channel` False the paper's single scale (LDM app. G): mean 0 and one std for all.
+    They are those of the latents before any scale, so encoding, measuring and setting a second
+    time changes nothing.
     """
     axes = (0, 2, 3)
-    second = latents.mean.square().mean(axes, dtype=torch.float64)
-    second = second + latents.std.square().mean(axes, dtype=torch.float64)
     mean = latents.mean.mean(axes, dtype=torch.float64)
+    centred = latents.mean - mean.float()[:, None, None]  # first: squares of means cancel
+    variance = centred.square().mean(axes, dtype=torch.float64)
+    variance = variance + latents.std.square().mean(axes, dtype=torch.float64)
+    mean, variance = mean / latents.scale + latents.shift, variance / latents.scale**2
     if per_channel:
-        return mean.float(), (second - mean**2).sqrt().float()
-    variance = second.mean() - mean.mean() ** 2
+        return mean.float(), variance.sqrt().float()
+    variance = variance.mean() + mean.var(correction=0)
     return torch.zeros_like(mean).float(), variance.sqrt().expand(len(mean)).float()
 
 
 def rescale(latents: LatentSet, mean: Tensor, std: Tensor) -> LatentSet:
     """The set as an autoencoder with this scale would have encoded it; mean, std: (C,)."""
-    mean, std = mean[:, None, None], std[:, None, None]
-    return LatentSet((latents.mean - mean) / std, latents.std / std)
+    shift, scale = mean, 1 / std
+    mean = ((mean - latents.shift) * latents.scale)[:, None, None]  # in units of the set
+    std = (std * latents.scale)[:, None, None]
+    return LatentSet((latents.mean - mean) / std, latents.std / std, shift, scale)

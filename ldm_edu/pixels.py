@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from ldm_edu.autoencoder import DiagonalGaussian
+from ldm_edu.autoencoder import Autoencoder, DiagonalGaussian
 from ldm_edu.errors import InputError
 
 
@@ -44,11 +44,7 @@ class PixelSpace(nn.Module):
         self._check(z, "z")
         return z / self.latent_scale[:, None, None] + self.latent_shift[:, None, None]
 
-    @torch.no_grad()
-    def set_latent_scale(self, mean: Tensor, std: Tensor) -> None:
-        """Make images with the given statistics, each (3,), have mean 0 and variance 1."""
-        self.latent_shift.copy_(mean)
-        self.latent_scale.copy_(1 / std)
+    set_latent_scale = Autoencoder.set_latent_scale  # of images with these statistics
 
     def _check(self, x: Tensor, name: str) -> None:
         c = self.config.latent_channels

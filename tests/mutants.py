@@ -119,7 +119,7 @@ MUTANTS = [
            "test_losses.py"),
     # latents.py, training.py
     Mutant("latent scale of the means alone", "latents.py",
-           "second = second + latents.std.square().mean(axes, dtype=torch.float64)", "pass",
+           "variance = variance + latents.std.square().mean(axes, dtype=torch.float64)", "pass",
            "test_latents.py"),
     Mutant("EMA a step late", "training.py",
            """        state.optimizer.step()

@@ -1,6 +1,7 @@
 """The autoencoder: published sizes, diffusers' numbers, the latent scale, the linear path."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch.distributions import Normal, kl_divergence
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from ldm_edu.errors import InputError
 from ldm_edu.pca import patch_pca, pca_reconstruct
+from ldm_edu.pixels import PixelSpace
 from ldm_edu.stable_diffusion.key_map import key_map
 
 SHAPES = Path(__file__).parent / "fixtures" / "sd15_state_dict_shapes.json"
@@ -304,10 +306,19 @@ def test_bytes_are_no_image_in_minus_1_to_1():
         _MODEL.encode(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
-def test_a_std_that_is_not_positive_is_refused():
-    for std in ([1.0, 0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0, -2.0]):
-        with pytest.raises(InputError, match=re.escape(f"found {std}")):
-            _MODEL.set_latent_scale(torch.zeros(5), torch.tensor(std))
+@pytest.mark.parametrize("space", [Autoencoder(TINY), PixelSpace()], ids=["latents", "pixels"])
+def test_statistics_that_are_no_scale_are_refused(space):
+    c = space.config.latent_channels
+    mean, std = torch.zeros(c), torch.ones(c)
+    for bad in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match=rf"must be positive, .* found \[.*{bad}\]"):
+            space.set_latent_scale(mean, torch.tensor([*std[1:].tolist(), bad]))
+    with pytest.raises(InputError, match=r"mean finite, found .* and \[nan"):
+        space.set_latent_scale(mean * math.nan, std)
+    for pair in ((mean[:1], std), (mean, std[:1]), (mean, std[None])):
+        with pytest.raises(InputError, match=rf"shape \({c},\), found"):
+            space.set_latent_scale(*pair)
+    assert space.latent_scale.tolist() == [1.0] * c and not space.latent_shift.any()
 
 
 def test_start_as_pca_needs_the_linear_path():

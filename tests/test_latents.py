@@ -154,7 +154,42 @@ def test_rescaling_equals_encoding_again_with_the_scale_set(model, per_channel):
     found = rescale(before, *scale)
     close(found.mean, expected.mean)
     close(found.std, expected.std)
-    mean, std = measure_scale(found, per_channel)
+    mean, std = measure_scale(LatentSet(found.mean, found.std), per_channel)
     close(std, torch.ones(3))
     if per_channel:
         close(mean, torch.zeros(3))
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_cell_that_sets_the_scale_may_run_twice(model, per_channel):
+    again = Autoencoder(model.config).eval()
+    again.load_state_dict(model.state_dict())
+    runs = []
+    for _ in range(2):
+        *_, (_, found) = encode_dataset(again, data())
+        again.set_latent_scale(*measure_scale(found, per_channel))
+        for _ in range(2):
+            found = rescale(found, *measure_scale(found, per_channel))
+        runs.append((again.latent_scale.clone(), again.latent_shift.clone(), *found))
+    close(runs[0], runs[1])
+    assert (runs[0][0] - 1).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 0.7, 1.1, 3.3, -100.1])
+def test_a_channel_that_never_changes_has_no_spread(value):
+    """The difference of two squares would be negative for some of these."""
+    found = latents()
+    found.mean[:, 1], found.std[:, 1] = value, 0
+    mean, std = measure_scale(found)
+    assert mean[1] == torch.tensor(value) and std[1] == 0
+    assert std[0] > 0 and std[2] > 0
+
+
+def test_a_small_spread_far_from_0_is_measured():
+    found = latents()
+    far = LatentSet(found.mean + 4096, found.std)  # 2^12: the means keep 11 bits of 23
+    near = LatentSet(far.mean - 4096, found.std)
+    for per_channel in (True, False):
+        torch.testing.assert_close(
+            measure_scale(far, per_channel)[1], measure_scale(near, per_channel)[1]
+        )
