@@ -6,7 +6,8 @@ manifest that seals them. How it is written and found is checkpoint_files.py's p
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import safetensors.torch
@@ -58,6 +59,28 @@ def load(
             raise CheckpointError(f"{name} in {folder} is no safetensors: {error}") from error
         tensors[name.removesuffix(SUFFIX)] = {k: v.to(device) for k, v in group.items()}
     return config, tensors
+
+
+@contextmanager
+def opened(
+    folder: str | os.PathLike[str], form: str
+) -> Iterator[tuple[dict[str, Any], dict[str, dict[str, Tensor]]]]:
+    """What `load` reads, for a `with`; its config's "format" has to be `form`.
+
+    Raises CheckpointError, also where the block finds that the settings fit no class of ours.
+    """
+    config, tensors = load(folder)
+    if config.get("format") != form:
+        found = config.get("format", "something else")
+        raise CheckpointError(f"{folder} holds {found}, not {form}")
+    try:
+        yield config, tensors
+    except CheckpointError:
+        raise
+    except KeyError as error:
+        raise CheckpointError(f"{folder} lacks {error.args[0]!r}") from None
+    except (ValueError, TypeError, AttributeError, ArithmeticError, IndexError) as error:
+        raise CheckpointError(f"{CONFIG} in {folder} does not fit: {error}") from error
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm_edu import checkpoint
-from ldm_edu.errors import CheckpointError, InputError
+from ldm_edu.errors import InputError
 from ldm_edu.images import from_uint8, require_uint8
 
 _FORMAT = "ldm_edu.Classifier"
@@ -86,13 +86,9 @@ class Classifier(nn.Module):
     @classmethod
     def load(cls, folder: str | Path) -> "Classifier":
         """Read a checkpoint folder, verified. Raises CheckpointError."""
-        config, tensors = checkpoint.load(folder)
-        if config.get("format") != _FORMAT:
-            raise CheckpointError(
-                f"{folder} holds {config.get('format', 'something else')}, not {_FORMAT}"
-            )
-        model = cls(ClassifierConfig(**config["classifier"]))
-        checkpoint.load_into(model, tensors["classifier"], "classifier")
+        with checkpoint.opened(folder, _FORMAT) as (config, tensors):
+            model = cls(ClassifierConfig(**config["classifier"]))
+            checkpoint.load_into(model, tensors["classifier"], "classifier")
         return model.eval().to(memory_format=torch.channels_last)
 
 

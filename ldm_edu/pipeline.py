@@ -184,7 +184,7 @@ class LatentDiffusion:
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "LatentDiffusion":
         """Read a checkpoint folder, verified, as float32. Raises CheckpointError."""
-        return cls(**read_pipeline(folder, pick_device(device)))
+        return read_pipeline(cls, folder, pick_device(device))
 
 
 def pick_device(device: str = "auto") -> torch.device:

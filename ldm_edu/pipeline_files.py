@@ -1,5 +1,6 @@
 """A pipeline as a checkpoint folder, and back: the parts' configs and weights, and settings."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import nn
 from ldm_edu import checkpoint
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
 from ldm_edu.bpe import ClipTokenizer
-from ldm_edu.errors import CheckpointError
+from ldm_edu.pixels import PixelConfig, PixelSpace
 from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.unet import UNet, UNetConfig
@@ -42,34 +43,36 @@ def write_pipeline(folder: str | Path, pipe, half: bool, notes: dict[str, Any]) 
     checkpoint.save(folder, config, checkpoint.halved(tensors) if half else tensors)
 
 
-def read_pipeline(folder: str | Path, device: torch.device) -> dict[str, Any]:
-    """The arguments of LatentDiffusion from a checkpoint folder, verified, in float32.
+def read_pipeline(make: Callable, folder: str | Path, device: torch.device):
+    """make(**parts and settings) of a checkpoint folder, verified, in float32.
 
-    Raises CheckpointError.
+    make: LatentDiffusion, or what takes its arguments. Raises CheckpointError.
     """
-    config, tensors = checkpoint.load(folder)
-    if config.get("format") != _FORMAT:
-        raise CheckpointError(
-            f"{folder} holds {config.get('format', 'something else')}, not {_FORMAT}"
+    with checkpoint.opened(folder, _FORMAT) as (config, tensors):
+        parts: dict[str, nn.Module] = {
+            "autoencoder": _first_stage(config["autoencoder"]),
+            "unet": UNet(UNetConfig(**config["unet"])),
+        }
+        tokenizer = None
+        if "tokenizer" in config:
+            kind = ClipTokenizer if "merges" in config["tokenizer"] else WordTokenizer
+            tokenizer = kind(**config["tokenizer"])
+            parts["text_encoder"] = TextEncoder(TextEncoderConfig(**config["text_encoder"]))
+        for name, module in parts.items():
+            checkpoint.load_into(module, tensors[name], name)
+            module.to(device)
+        return make(
+            schedule=NoiseSchedule(**config["schedule"]),
+            parameterisation=config["parameterisation"],
+            image_size=config["image_size"],
+            tokenizer=tokenizer,
+            guidance=config["guidance"],
+            grid=Grid(**config.get("grid", {})),
+            **parts,
         )
-    parts: dict[str, nn.Module] = {
-        "autoencoder": Autoencoder(AutoencoderConfig(**config["autoencoder"])),
-        "unet": UNet(UNetConfig(**config["unet"])),
-    }
-    tokenizer = None
-    if "tokenizer" in config:
-        kind = ClipTokenizer if "merges" in config["tokenizer"] else WordTokenizer
-        tokenizer = kind(**config["tokenizer"])
-        parts["text_encoder"] = TextEncoder(TextEncoderConfig(**config["text_encoder"]))
-    for name, module in parts.items():
-        checkpoint.load_into(module, tensors[name], name)
-        module.to(device)
-    return {
-        "schedule": NoiseSchedule(**config["schedule"]),
-        "parameterisation": config["parameterisation"],
-        "image_size": config["image_size"],
-        "tokenizer": tokenizer,
-        "guidance": config["guidance"],
-        "grid": Grid(**config.get("grid", {})),
-        **parts,
-    }
+
+
+def _first_stage(config: dict[str, Any]) -> Autoencoder | PixelSpace:
+    if "factor" in config:  # an autoencoder's follows from its sizes
+        return PixelSpace(PixelConfig(**config))
+    return Autoencoder(AutoencoderConfig(**config))

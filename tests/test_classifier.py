@@ -79,6 +79,23 @@ def test_another_checkpoint_is_refused(tmp_path):
         Classifier.load(tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"names": NAMES, "exclusive": True, "colour": 3}, "'colour'"),
+        ({"names": NAMES}, "'exclusive'"),
+    ],
+)
+def test_settings_that_fit_no_classifier_are_refused(tmp_path, settings, found):
+    config = {"format": "ldm_edu.Classifier", "classifier": settings}
+    checkpoint.save(tmp_path / "judge", config, {"classifier": {}})
+    with pytest.raises(CheckpointError, match=found):
+        Classifier.load(tmp_path / "judge")
+    checkpoint.save(tmp_path / "judge", {"format": "ldm_edu.Classifier"}, {})
+    with pytest.raises(CheckpointError, match="lacks 'classifier'"):
+        Classifier.load(tmp_path / "judge")
+
+
 @pytest.mark.parametrize("names", [(), ("hat", "hat")])
 def test_names_are_some_and_each_once(names):
     with pytest.raises(InputError, match="each once"):

@@ -67,7 +67,7 @@ ALLOWED = {
     "training": {"seeds"},
     "tasks": {"diffusion", "samplers", "seeds"},
     "inpainting": SAMPLING,
-    "pipeline_files": MODELS | {"checkpoint", "schedule"},
+    "pipeline_files": MODELS | {"checkpoint", "pixels", "schedule"},
     "pipeline": MODELS | SAMPLING | {"inpainting", "pipeline_files", "tasks"},
     "pretrained": {"checkpoint", "data", "pipeline"},
     "stable_diffusion": MODELS | {"data", "diffusion", "manifest", "pipeline", "schedule"},

@@ -98,6 +98,36 @@ def test_another_checkpoint_is_refused(tmp_path):
         LatentDiffusion.load(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(
+    ("edit", "found"),
+    [
+        (lambda c: c.pop("schedule"), "lacks 'schedule'"),
+        (lambda c: c["schedule"].update(T=0), "T must be an integer of at least 1, found 0"),
+        (lambda c: c["unet"].update(colour=3), "unexpected keyword argument 'colour'"),
+        (lambda c: c["unet"].update(channels=3), "int"),
+        (lambda c: c.update(unet=[1]), "mapping"),
+        (lambda c: c["autoencoder"].pop("channels"), "autoencoder: checkpoint is for another"),
+        (lambda c: c.update(image_size=18), "multiple of f = 4, found 18"),
+    ],
+)
+def test_settings_that_fit_no_class_are_a_checkpoint_error(pipe, tmp_path, edit, found):
+    pipe.save(tmp_path / "pipe")
+    config, tensors = checkpoint.load(tmp_path / "pipe")
+    edit(config)
+    checkpoint.save(tmp_path / "edited", config, tensors)
+    with pytest.raises(CheckpointError, match=re.escape(found)):
+        LatentDiffusion.load(tmp_path / "edited", device="cpu")
+
+
+def test_a_checkpoint_without_a_part_is_refused(pipe, tmp_path):
+    pipe.save(tmp_path / "pipe")
+    config, tensors = checkpoint.load(tmp_path / "pipe")
+    del tensors["unet"]
+    checkpoint.save(tmp_path / "edited", config, tensors)
+    with pytest.raises(CheckpointError, match="lacks 'unet'"):
+        LatentDiffusion.load(tmp_path / "edited", device="cpu")
+
+
 # ---- sampling
 
 

@@ -28,6 +28,18 @@ def test_a_pipeline_samples_at_full_resolution():
     assert pipe.sample(2, steps=2).shape == (2, 3, 16, 16)
 
 
+def test_a_pixel_pipeline_is_saved_and_loaded(tmp_path):
+    space = PixelSpace()
+    space.set_latent_scale(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 1.0, 2.0]))
+    saved = LatentDiffusion(space, UNet(UNET), NoiseSchedule(), "v", 16)
+    saved.save(tmp_path / "pixels")
+    loaded = LatentDiffusion.load(tmp_path / "pixels", device="cpu")
+    assert isinstance(loaded.autoencoder, PixelSpace)
+    assert torch.equal(loaded.sample(2, steps=2), saved.sample(2, steps=2))
+    x = saved.sample(1, steps=1)
+    assert torch.equal(loaded.encode(x), saved.encode(x))
+
+
 @pytest.mark.parametrize("x", [torch.zeros(2, 1, 4, 4), torch.zeros(3, 4, 4)])
 def test_other_shapes_are_refused(x):
     with pytest.raises(InputError, match=r"must be float \(B, 3, H, W\)"):
