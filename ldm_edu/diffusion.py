@@ -101,7 +101,7 @@ def loss_weight(
         return torch.ones_like(snr)
     if not 0 <= snr_floor <= min_snr:
         raise InputError(f"need 0 <= snr_floor <= min_snr, found {snr_floor}, {min_snr}")
-    _check_parameterisation(parameterisation)
+    check_parameterisation(parameterisation)
     per_x0 = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1}[parameterisation]
     return snr.clamp(snr_floor, min_snr) / per_x0
 
@@ -222,7 +222,7 @@ def _check(schedule: NoiseSchedule, z: Tensor, t: Tensor | int, lowest: int = 1)
 
 
 def _check_prediction(prediction: Tensor, z_t: Tensor, parameterisation: str) -> None:
-    _check_parameterisation(parameterisation)
+    check_parameterisation(parameterisation)
     if prediction.shape != z_t.shape:  # it might broadcast
         found = tuple(prediction.shape)
         raise InputError(
@@ -230,7 +230,8 @@ def _check_prediction(prediction: Tensor, z_t: Tensor, parameterisation: str) ->
         )
 
 
-def _check_parameterisation(parameterisation: str) -> None:
+def check_parameterisation(parameterisation: str) -> None:
+    """Raise InputError for what is none."""
     if parameterisation not in ("eps", "x0", "v"):
         raise InputError(
             f"parameterisation must be 'eps', 'x0' or 'v', found {parameterisation!r}"

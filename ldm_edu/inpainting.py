@@ -51,7 +51,8 @@ def inpaint(
     (seed, i) and on its own x and mask. Without resampling, a mask of ones alone gives
     `sample` of that seed. Returns as `sample`. Raises InputError.
     """
-    shape = pipe.encode(x).shape  # checks x
+    hidden = torch.zeros_like(x) if isinstance(x, Tensor) else x
+    shape = pipe.encode(hidden).shape  # checks x, but not what the mask may hide
     mask = _checked(mask, x)
     if resample < 1 or jump < 1:
         raise InputError(f"resample and jump must be at least 1, found {resample} and {jump}")

@@ -1,5 +1,6 @@
 """The parts joined: noise -> denoised latent -> image."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +10,15 @@ from torch import Tensor
 from ldm_edu import inpainting, tasks
 from ldm_edu.autoencoder import Autoencoder
 from ldm_edu.bpe import ClipTokenizer
-from ldm_edu.diffusion import Parameterisation, Predict, State, denoise, last_state, predictor
+from ldm_edu.diffusion import (
+    Parameterisation,
+    Predict,
+    State,
+    check_parameterisation,
+    denoise,
+    last_state,
+    predictor,
+)
 from ldm_edu.errors import InputError
 from ldm_edu.pipeline_files import read_pipeline, write_pipeline
 from ldm_edu.samplers import rule_named
@@ -19,6 +28,7 @@ from ldm_edu.text import TextEncoder, WordTokenizer
 from ldm_edu.unet import UNet
 
 Prompt = str | Sequence[str] | None
+_MOST = 2.0  # of an image's values: resizing by cubics leaves up to 1.9
 
 
 class LatentDiffusion:
@@ -58,6 +68,8 @@ class LatentDiffusion:
                 f"the U-Net's context_dim is {unet.config.context_dim}, the text encoder's "
                 f"width {width}, the tokenizer {type(tokenizer).__name__}: they must agree"
             )
+        check_parameterisation(parameterisation)
+        _check_guidance(guidance)
         for module in (autoencoder, unet):  # the layout that convolutions on a CPU like best
             module.eval().to(memory_format=torch.channels_last)
         self.autoencoder, self.unet = autoencoder, unet
@@ -67,6 +79,15 @@ class LatentDiffusion:
         self.schedule, self.parameterisation = schedule, parameterisation
         self.grid = grid or Grid()
         self.image_size = image_size
+        side, fold = self.latent_shape[1], 2 ** (len(unet.config.channels) - 1)
+        if side % fold:
+            raise InputError(
+                f"image_size {image_size} makes latents of {side} x {side}: the U-Net's "
+                f"{len(unet.config.channels)} levels need a multiple of {fold}"
+            )
+        if (lowest := self.timesteps(1)[0]) <= self.grid.final:
+            found = self.grid.final
+            raise InputError(f"the grid's final level must be below {lowest}, found {found}")
 
     @property
     def device(self) -> torch.device:
@@ -85,8 +106,15 @@ class LatentDiffusion:
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> z0 (B, C, h, w), scaled: the posterior's mean."""
-        return self.autoencoder.encode(_like(x, self.autoencoder.latent_scale)).mean
+        """Images (B, 3, H, W) in [-1, 1] -> z0 (B, C, h, w), scaled: the posterior's mean.
+
+        Raises InputError, also for NaN and for values that lie far outside.
+        """
+        x = _like(x, self.autoencoder.latent_scale)
+        if x.is_floating_point() and not (x.abs() <= _MOST).all():  # NaN too
+            found = f"{x.min():.4g} to {x.max():.4g}"
+            raise InputError(f"images must lie in [-1, 1], found values from {found}")
+        return self.autoencoder.encode(x).mean
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -122,13 +150,14 @@ class LatentDiffusion:
 
         prompt: what to show, one caption for all or a list of n; None is no condition.
         guidance: how much the prompt counts: 1 as in the data, more exaggerates it; the
-        model's own by default. sampler: "ddpm", "ddim" (with `eta`: 0 adds no noise on the
-        way, 1 as much as DDPM), "dpm++", "heun" (two calls a step) or "plms". steps: 1..T.
+        model's own by default; without a prompt it changes nothing. sampler: "ddpm", "ddim"
+        (with `eta`: 0 adds no noise on the way, 1 as much as DDPM), "dpm++", "heun" (two calls
+        a step) or "plms". steps: 1..T, or as many as this model's grid has room for.
         z_T: (n, C, h, w) noise to start from instead of `noise(n, seed)`. Raises InputError.
         """
-        if n < 1:
-            raise InputError(f"n must be at least 1, found {n}")
-        z_T = self.noise(n, seed) if z_T is None else z_T
+        if not isinstance(n, int) or n < 1:
+            raise InputError(f"n must be a whole number of at least 1, found {n!r}")
+        z_T = self.noise(n, seed) if z_T is None else _like(z_T, self.unet.conv_in.weight)
         if z_T.shape[:2] != (n, self.latent_shape[0]):
             want = (n, *self.latent_shape)
             raise InputError(f"z_T must have shape {want}, found {tuple(z_T.shape)}")
@@ -158,12 +187,16 @@ class LatentDiffusion:
 
         Raises InputError for another number of captions than n, or if it knows no words.
         """
+        guidance = self.guidance if guidance is None else guidance
+        _check_guidance(guidance)
         if self.tokenizer is None and prompt is None:
             return predictor(self.unet, self.schedule, self.parameterisation)
         captions = [prompt or ""] * n if prompt is None or isinstance(prompt, str) else prompt
+        if not hasattr(captions, "__len__"):
+            found = type(prompt).__name__
+            raise InputError(f"prompt must be a str, a list of n str or None, found {found}")
         if len(captions) != n:
             raise InputError(f"prompt has {len(captions)} captions for n = {n} images")
-        guidance = self.guidance if guidance is None else guidance
         return predictor(
             self.unet,
             self.schedule,
@@ -200,5 +233,12 @@ def pick_device(device: str = "auto") -> torch.device:
         ) from None
 
 
+def _check_guidance(guidance: float) -> None:
+    if not isinstance(guidance, int | float) or not math.isfinite(guidance):
+        raise InputError(f"guidance must be a finite number, found {guidance!r}")
+
+
 def _like(x: Tensor, like: Tensor) -> Tensor:  # bytes stay bytes, and are refused
+    if not isinstance(x, Tensor):
+        raise InputError(f"images, latents and noise must be tensors, found {type(x).__name__}")
     return x.to(like) if x.is_floating_point() else x.to(like.device)

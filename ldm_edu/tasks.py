@@ -68,8 +68,8 @@ def interpolate(
     Returns (n, 3, H, W) as `sample`; n is at least 2; the options are those of `denoise`.
     Raises InputError, also for the sampler "ddpm", with which the walk would jump.
     """
-    if n < 2:
-        raise InputError(f"n must be at least 2, the two ends, found {n}")
+    if not isinstance(n, int) or n < 2:
+        raise InputError(f"n must be a whole number of at least 2, the two ends, found {n!r}")
     if sampler == "ddpm":
         raise InputError(
             "sampler 'ddpm' draws noise at every step, so neighbours would have nothing in "

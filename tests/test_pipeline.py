@@ -108,6 +108,7 @@ def test_another_checkpoint_is_refused(tmp_path):
         (lambda c: c.update(unet=[1]), "mapping"),
         (lambda c: c["autoencoder"].pop("channels"), "autoencoder: checkpoint is for another"),
         (lambda c: c.update(image_size=18), "multiple of f = 4, found 18"),
+        (lambda c: c.update(parameterisation="epsilon"), "found 'epsilon'"),
     ],
 )
 def test_settings_that_fit_no_class_are_a_checkpoint_error(pipe, tmp_path, edit, found):
@@ -311,6 +312,12 @@ def test_a_pipeline_in_float64_computes_in_float64(pipe):
     ("options", "found"),
     [
         ({"n": 0}, "at least 1, found 0"),
+        ({"n": 2.0}, "at least 1, found 2.0"),
+        ({"n": None}, "at least 1, found None"),
+        ({"prompt": 3}, "None, found int"),
+        ({"guidance": float("nan")}, "finite number, found nan"),
+        ({"guidance": "x"}, "finite number, found 'x'"),
+        ({"z_T": [1.0]}, "must be tensors, found list"),
         ({"sampler": "euler"}, "'heun', 'plms'], found 'euler'"),
         ({"steps": 0}, "found 0"),
         ({"steps": 101}, "1 to T = 100, found 101"),
@@ -335,9 +342,49 @@ def test_parts_that_do_not_fit_are_refused():
         LatentDiffusion(Autoencoder(AE), unet, NoiseSchedule())
 
 
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"parameterisation": "epsilon"}, "'eps', 'x0' or 'v', found 'epsilon'"),
+        ({"guidance": "x"}, "finite number, found 'x'"),
+        ({"guidance": float("inf")}, "finite number, found inf"),
+        ({"image_size": 20}, "latents of 5 x 5: the U-Net's 2 levels need a multiple of 2"),
+        ({"grid": Grid(lowest=100)}, "from 0 to T - 1 = 99, found 100"),
+        ({"grid": Grid(offset=1)}, "offset 1, leave {1..100}"),
+        ({"grid": Grid("leading", lowest=5, final=6)}, "must be below 6, found 6"),
+    ],
+)
+def test_settings_that_could_never_sample_are_refused(settings, found):
+    parts = Autoencoder(AE), UNet(NET), NoiseSchedule(T=100)
+    with pytest.raises(InputError, match=re.escape(found)):
+        LatentDiffusion(*parts, **({"image_size": 16} | settings))
+
+
+@pytest.mark.parametrize("task", ["encode", "vary", "inpaint"])
+def test_images_must_lie_in_minus_1_to_1_or_near(pipe, task):
+    hole = torch.zeros(2, 1, 16, 16)
+    hole[..., 5:9, 5:9] = 1
+    options = {"encode": {}, "vary": {"steps": 2}, "inpaint": {"mask": hole, "steps": 2}}[task]
+    method = getattr(pipe, task)
+    bytes_as_floats = (images() + 1) * 127.5
+    with pytest.raises(InputError, match=r"in \[-1, 1\], found values from .* to 25\d"):
+        method(bytes_as_floats, **options)
+    x = images()
+    x[1, 2, 3, 4] = float("nan")
+    with pytest.raises(InputError, match="found values from nan"):
+        method(x, **options)
+    with pytest.raises(InputError, match="must be tensors, found list"):
+        method(images().tolist(), **options)
+    hard = images().sign()
+    cubic = torch.nn.functional.interpolate(hard, (48, 48), mode="bicubic")[..., :16, :16]
+    assert cubic.abs().max() > 1.5 and method(cubic, **options).isfinite().all()
+
+
 def test_images_and_latents_of_other_shapes_are_refused(pipe):
     with pytest.raises(InputError, match=r"found \(1, 3, 15, 16\)"):
         pipe.encode(torch.zeros(1, 3, 15, 16))
+    with pytest.raises(InputError, match="must be tensors, found list"):
+        pipe.decode([0.0])
     with pytest.raises(InputError, match=r"found \(1, 2, 4, 4\)"):
         pipe.decode(torch.zeros(1, 2, 4, 4))
 

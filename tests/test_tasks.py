@@ -135,6 +135,7 @@ def test_a_walk_through_prompts():
     ("options", "found"),
     [
         ({"n": 1}, "at least 2, the two ends, found 1"),
+        ({"n": 2.5}, "the two ends, found 2.5"),
         ({"sampler": "ddpm"}, "'ddpm' draws noise at every step"),
         ({"sampler": "euler"}, "found 'euler'"),
         ({"prompt": "red"}, "without captions"),
