@@ -336,6 +336,12 @@ def test_settings_that_are_no_json(folder, name, text):
     refuse(folder, f"{re.escape(name)} (is no JSON|holds a JSON list)")
 
 
+@pytest.mark.parametrize("spacing", ["linspace", "nonsense"])
+def test_a_spacing_that_is_not_ours_is_refused_by_name(folder, spacing):
+    change(folder / "scheduler/scheduler_config.json", timestep_spacing=spacing)
+    refuse(folder, f"timestep_spacing is '{spacing}', supported: leading or trailing")
+
+
 def test_scales_and_betas_that_cannot_be(folder):
     change(folder / "scheduler/scheduler_config.json", beta_start=2.0)
     refuse(folder, "beta_start must lie")

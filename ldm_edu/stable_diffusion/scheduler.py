@@ -19,6 +19,7 @@ from ldm_edu.stable_diffusion.settings import (
 
 FIXED = {"trained_betas": None, "rescale_betas_zero_snr": False}
 KINDS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+SPACINGS = {"leading": ("leading", 1), "trailing": ("trailing", 0)}  # and the offset
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
@@ -31,9 +32,8 @@ def read_scheduler(s: Settings) -> tuple[NoiseSchedule, Parameterisation, Grid]:
     # diffusers' defaults: True for DDIM alone
     to_clean = s.get("set_alpha_to_one", s.get("_class_name") == "DDIMScheduler")
     final = 0 if to_clean else 1
-    if s.get("timestep_spacing") == "trailing":
-        return schedule, prediction, Grid("trailing", 0, final)
-    return schedule, prediction, Grid("leading", 1, final)
+    spacing = read_value({"timestep_spacing": "leading"} | s, "timestep_spacing", SPACINGS)
+    return schedule, prediction, Grid(*spacing, final)
 
 
 def write_scheduler(
