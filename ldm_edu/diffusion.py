@@ -48,15 +48,17 @@ def q_sample(schedule: NoiseSchedule, z0: Tensor, t: Tensor | int, eps: Tensor) 
     Raises InputError for other shapes, a float t, or a t out of range.
     """
     _check(schedule, z0, t, lowest=0)
-    if eps.shape != z0.shape:
-        raise InputError(
-            f"eps must have z0's shape {tuple(z0.shape)}, found {tuple(eps.shape)}"
-        )
+    _check_noise(eps, z0)
     return schedule.signal(t, z0) * z0 + schedule.noise(t, z0) * eps
 
 
 def velocity(schedule: NoiseSchedule, z0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
-    """v = sqrt(ab) eps - sqrt(1 - ab) z0 (Salimans & Ho 2022, arXiv 2202.00512, sec. 4)."""
+    """v = sqrt(ab) eps - sqrt(1 - ab) z0 (Salimans & Ho 2022, arXiv 2202.00512, sec. 4).
+
+    Shapes and errors as of `q_sample`.
+    """
+    _check(schedule, z0, t, lowest=0)
+    _check_noise(eps, z0)
     return schedule.signal(t, z0) * eps - schedule.noise(t, z0) * z0
 
 
@@ -88,20 +90,22 @@ def loss_weight(
     min_snr: float | None = None,
     snr_floor: float = 0.0,
 ) -> Tensor:
-    """Weight of the squared error at t, (B,) float64 on the CPU; 1 where `min_snr` is None.
+    """Weight of the squared error at t (B,), float64 on the CPU; 1 where `min_snr` is None.
 
     With gamma = min_snr, min(SNR, gamma) on the error of x0 (Hang et al. 2023, arXiv
     2303.09556); an error of eps is SNR times, one of v SNR + 1 times that of x0, hence the
     division. No level weighs less than `snr_floor` on x0: with 0, those near pure noise, where
     captions decide most, count for nothing (Salimans & Ho 2022, sec. 4, truncate at 1).
-    Raises InputError unless 0 <= snr_floor <= min_snr.
+    Raises InputError unless 0 <= snr_floor <= min_snr, and for a t as in `q_sample`.
     """
-    snr = schedule.snr[t.cpu()]  # there, as Apple's GPUs have no float64
+    check_parameterisation(parameterisation)
+    t = t.cpu()  # as Apple's GPUs have no float64
+    _check(schedule, t, t, lowest=0)
+    snr = schedule.snr[t]
     if min_snr is None:
         return torch.ones_like(snr)
     if not 0 <= snr_floor <= min_snr:
         raise InputError(f"need 0 <= snr_floor <= min_snr, found {snr_floor}, {min_snr}")
-    check_parameterisation(parameterisation)
     per_x0 = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1}[parameterisation]
     return snr.clamp(snr_floor, min_snr) / per_x0
 
@@ -122,11 +126,13 @@ def diffusion_loss(
     z0, eps: (B, ...); t: (B,) int64 in {1..T}; context: (B, N, D) or None. Raises InputError,
     also where the model's output has another shape than z0.
     """
-    _check(schedule, z0, t)
-    z_t = q_sample(schedule, z0, t, eps)
+    _check(schedule, z0, t)  # once: on a GPU it waits for all that is under way
+    _check_noise(eps, z0)
+    a, s = schedule.signal(t, z0), schedule.noise(t, z0)
+    z_t, v = a * z0 + s * eps, a * eps - s * z0  # as q_sample and velocity
     prediction = model(z_t, t, context)
     _check_prediction(prediction, z_t, parameterisation)
-    target = {"eps": eps, "x0": z0, "v": velocity(schedule, z0, t, eps)}[parameterisation]
+    target = {"eps": eps, "x0": z0, "v": v}[parameterisation]
     error = (prediction - target).square().flatten(1).mean(1)  # (B,)
     weight = loss_weight(schedule, t, parameterisation, min_snr, snr_floor)
     return weight.to(error.dtype).to(error.device) * error
@@ -212,13 +218,19 @@ def last_state(states: Iterator[State]) -> State:
 def _check(schedule: NoiseSchedule, z: Tensor, t: Tensor | int, lowest: int = 1) -> None:
     if isinstance(t, int):
         low = high = t
-    elif t.shape != z.shape[:1] or t.dtype != torch.int64:
-        found = f"{t.dtype} {tuple(t.shape)}"
+    elif not isinstance(t, Tensor) or t.shape != z.shape[:1] or t.dtype != torch.int64:
+        found = f"{t.dtype} {tuple(t.shape)}" if isinstance(t, Tensor) else repr(t)
         raise InputError(f"t must be int64 of shape ({len(z)},), one a sample; found {found}")
     else:
         low, high = t.min().item(), t.max().item()
     if not lowest <= low <= high <= schedule.T:
         raise InputError(f"t must lie in {{{lowest}..{schedule.T}}}, found {low}..{high}")
+
+
+def _check_noise(eps: Tensor, z0: Tensor) -> None:
+    if eps.shape != z0.shape:  # it might broadcast
+        found = tuple(eps.shape)
+        raise InputError(f"eps must have z0's shape {tuple(z0.shape)}, found {found}")
 
 
 def _check_prediction(prediction: Tensor, z_t: Tensor, parameterisation: str) -> None:

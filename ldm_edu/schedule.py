@@ -91,7 +91,10 @@ class NoiseSchedule:
         return self.alpha_bar / (1 - self.alpha_bar)
 
     def signal(self, t: Tensor | int, like: Tensor) -> Tensor:
-        """sqrt(alpha_bar_t), (B, 1, ...) or (), to scale `like`; in its dtype and device."""
+        """sqrt(alpha_bar_t), (B, 1, ...) or (), to scale `like`; in its dtype and device.
+
+        Raises InputError for an int t outside {0..T}; tensors are checked by `diffusion`, once.
+        """
         return _gather(self.alpha_bar.sqrt(), t, like)
 
     def noise(self, t: Tensor | int, like: Tensor) -> Tensor:
@@ -164,5 +167,7 @@ class Grid:
 def _gather(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
     table = table.to(like.dtype).to(like.device)  # the dtype first: MPS has no float64
     if isinstance(t, int):
+        if not 0 <= t < len(table):
+            raise InputError(f"t must lie in {{0..{len(table) - 1}}}, found {t}")
         return table[t]
     return table[t].view(-1, *[1] * (like.ndim - 1))  # (B, 1, ...)

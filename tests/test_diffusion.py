@@ -383,6 +383,7 @@ BAD_T = [
     (torch.tensor([-1, 5]), r"-1\.\.5"),
     (1001, "1001"),
     (-1, "-1"),
+    (2.5, r"found 2\.5"),
 ]
 
 
@@ -391,6 +392,8 @@ def test_a_bad_t_is_refused_everywhere(t, found):
     schedule, z = NoiseSchedule(), torch.zeros(2, 3)
     with pytest.raises(InputError, match=found):
         q_sample(schedule, z, t, z)
+    with pytest.raises(InputError, match=found):
+        velocity(schedule, z, t, z)
     with pytest.raises(InputError, match=found):
         to_z0_eps(schedule, z, t, z, "eps")
     with pytest.raises(InputError, match=found):
@@ -413,6 +416,38 @@ def test_an_unknown_parameterisation_is_refused():
         diffusion_loss(lambda z, t, c: z, schedule, z, t, z, parameterisation="epsilon")
     with pytest.raises(InputError, match="found 'epsilon'"):
         loss_weight(schedule, t, "epsilon", 5.0)
+    with pytest.raises(InputError, match="found 'epsilon'"):
+        loss_weight(schedule, t, "epsilon")
+
+
+@pytest.mark.parametrize("t", [[-1, 5], [5, 1001]])
+@pytest.mark.parametrize("min_snr", [None, 5.0])
+def test_a_weight_of_no_level_is_refused(t, min_snr):
+    with pytest.raises(InputError, match=rf"\{{0..1000\}}, found {t[0]}\.\.{t[1]}"):
+        loss_weight(NoiseSchedule(), torch.tensor(t), "v", min_snr)
+
+
+def test_the_loss_looks_at_the_range_of_t_once(monkeypatch):
+    """On a GPU each look waits for all that is under way; the weights are on the CPU."""
+    looks, item = [], torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda x: looks.append(x.device) or item(x))
+    z, t = torch.zeros(2, 3), torch.tensor([1, 2])
+    with some_gpu() as gpu:
+        diffusion_loss(lambda z, t, c: z, NoiseSchedule(), z.to(gpu), t.to(gpu), z.to(gpu))
+    assert [d.type for d in looks].count("cuda") == 2  # the least and the largest
+
+
+@pytest.mark.parametrize("parameterisation", PARAMETERISATIONS)
+def test_the_loss_is_that_of_q_sample_and_its_target(parameterisation):
+    schedule, z0, eps = NoiseSchedule(), normal(4, 3), normal(4, 3, seed=1)
+    t = torch.tensor([1, 30, 500, 1000])
+    seen = []
+    found = diffusion_loss(
+        lambda z, t, c: seen.append(z) or 0.1 * z, schedule, z0, t, eps, None, parameterisation
+    )
+    z_t = q_sample(schedule, z0, t, eps)
+    error = (0.1 * z_t - target(schedule, z0, t, eps, parameterisation)).square().mean(1)
+    assert torch.equal(seen[0], z_t) and torch.equal(found, error)
 
 
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
@@ -424,9 +459,10 @@ def test_noise_of_another_shape_is_refused(a, b):
     if a == b:
         assert q_sample(NoiseSchedule(), torch.zeros(a), 5, torch.zeros(b)).shape == a
     else:
-        with pytest.raises(InputError) as caught:
-            q_sample(NoiseSchedule(), torch.zeros(a), 5, torch.zeros(b))
-        assert str(a) in str(caught.value) and str(b) in str(caught.value)
+        for noised in (q_sample, velocity):
+            with pytest.raises(InputError) as caught:
+                noised(NoiseSchedule(), torch.zeros(a), 5, torch.zeros(b))
+            assert str(a) in str(caught.value) and str(b) in str(caught.value)
 
 
 @pytest.mark.parametrize("parameterisation", PARAMETERISATIONS)

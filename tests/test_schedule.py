@@ -202,6 +202,14 @@ def test_a_schedule_that_cannot_be_is_refused(arguments, found):
         NoiseSchedule(**arguments)
 
 
+@pytest.mark.parametrize("t", [-1, 11])
+def test_no_signal_and_no_noise_is_told_of_a_level_that_is_none(t):
+    schedule = NoiseSchedule(T=10)
+    for level in (schedule.signal, schedule.noise):
+        with pytest.raises(InputError, match=rf"\{{0..10\}}, found {t}"):
+            level(t, torch.zeros(1))
+
+
 @pytest.mark.parametrize("steps", [0, -3, 11, 2.5])
 def test_timesteps_refuses_a_number_out_of_range(steps):
     with pytest.raises(InputError, match=f"1 to T = 10, found {steps}"):
