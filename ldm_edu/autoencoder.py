@@ -33,8 +33,11 @@ class AutoencoderConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has only lists
-        if self.patch < 1:
-            raise InputError(f"patch must be at least 1, found {self.patch}")
+        for name in ("image_channels", "latent_channels", "blocks", "patch", "groups"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if min(self.channels, default=0) < 1:
+            raise InputError(f"channels must be some, each at least 1, found {self.channels}")
         for c in self.channels:
             if c % self.groups:
                 raise InputError(f"channels {c} must divide into groups = {self.groups}")

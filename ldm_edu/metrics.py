@@ -21,7 +21,7 @@ def psnr(x: Tensor, x_hat: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image in dB: (B, 3, H, W) in [-1, 1] twice -> (B,).
 
     10 log10(2^2 / mean squared error), the peak being the range of the values. Identical images
-    give infinity. Raises InputError if the shapes differ.
+    give infinity. Raises InputError if the shapes differ, or for bytes.
     """
     _check_images(x, x_hat)
     return 10 * torch.log10(4 / (x - x_hat).square().flatten(1).mean(1))
@@ -32,7 +32,7 @@ def ssim(x: Tensor, x_hat: Tensor) -> Tensor:
 
     Wang et al. 2004 (IEEE Trans. Image Processing 13), eq. 13, with their constants: a Gaussian
     window of 11x11 pixels and sigma 1.5 where it lies wholly inside, K = (0.01, 0.03), a range
-    of 2. Mean over windows and channels. Raises InputError for unlike shapes or below 11x11.
+    of 2. Mean over windows and channels. Raises InputError as `psnr`, or below 11x11.
     """
     _check_images(x, x_hat)
     if min(x.shape[2:]) < _WINDOW:
@@ -76,6 +76,8 @@ def kernel_distance(
     average at any N. A subset takes `size` rows of each, fewer if a set has fewer. The spread
     is that of subsets, which overlap. Raises InputError as `frechet_distance`.
     """
+    if subsets < 1 or size < 2:
+        raise InputError(f"need subsets >= 1 and size >= 2, found {subsets} and {size}")
     a, b = _features(features_a, features_b, least=2)
     size = min(size, len(a), len(b))
     generator = torch.Generator().manual_seed(seed)
@@ -92,6 +94,8 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     around its points, each reaching to the point's k-th nearest neighbour in the set. Raises
     InputError unless both sets have one N, above k.
     """
+    if k < 1:
+        raise InputError(f"k must be at least 1, found {k}")
     real, fake = _features(real, fake, least=k + 1)
     if len(real) != len(fake):
         raise InputError(f"real has N = {len(real)}, fake N = {len(fake)}: take one N")
@@ -109,12 +113,14 @@ def nearest(features: Tensor, reference: Tensor, skip: Tensor | None = None) -> 
     """The Euclidean nearest neighbour of features (N, D) in reference (M, D), in pieces.
 
     reference: of any dtype, read as that of the features. skip: (N,) the one row of the
-    reference that does not count, such as a picture's own. Raises InputError for other shapes.
+    reference that does not count, such as a picture's own. Raises InputError for other shapes
+    or values that are not finite.
     """
     same = features.ndim == reference.ndim == 2 and features.shape[1] == reference.shape[1]
     if not same or len(reference) < 1 + (skip is not None):
         found = f"{tuple(features.shape)} and {tuple(reference.shape)}"
         raise InputError(f"need features (N, D) and neighbours (M, D), found {found}")
+    _check_finite(features, reference)
     best = features.new_full((len(features),), torch.inf)
     index = torch.zeros_like(best, dtype=torch.int64)
     for start in range(0, len(reference), _ROWS):
@@ -169,11 +175,18 @@ def _features(*sets: Tensor, least: int) -> list[Tensor]:
     shapes = " and ".join(str(tuple(s.shape)) for s in sets)
     if any(s.ndim != 2 or len(s) < least or s.shape[1] != sets[0].shape[1] for s in sets):
         raise InputError(f"need two sets (N, D) of one D and N >= {least}, found {shapes}")
-    if not all(s.isfinite().all() for s in sets):
-        raise InputError(f"features of shapes {shapes} hold values that are not finite")
+    _check_finite(*sets)
     return [s.detach().cpu().double() for s in sets]
+
+
+def _check_finite(*sets: Tensor) -> None:
+    if not all(s.isfinite().all() for s in sets if s.is_floating_point()):
+        shapes = " and ".join(str(tuple(s.shape)) for s in sets)
+        raise InputError(f"features of shapes {shapes} hold values that are not finite")
 
 
 def _check_images(x: Tensor, x_hat: Tensor) -> None:
     if x.shape != x_hat.shape:
         raise InputError(f"images have shapes {tuple(x.shape)} and {tuple(x_hat.shape)}")
+    if not (x.is_floating_point() and x_hat.is_floating_point()):
+        raise InputError(f"images must be float in [-1, 1], found {x.dtype} and {x_hat.dtype}")

@@ -343,3 +343,18 @@ def test_sizes_that_do_not_fit_are_refused(changes, found):
 def test_config_survives_json():
     for config in (AutoencoderConfig(), LINEAR):
         assert AutoencoderConfig(**json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    "field", ["image_channels", "latent_channels", "blocks", "patch", "groups"]
+)
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_below_1_is_refused(field, size):
+    with pytest.raises(InputError, match=f"{field} must be at least 1, found {size}"):
+        AutoencoderConfig(**{field: size})
+
+
+@pytest.mark.parametrize("channels", [(), (32, 0), (-32,)])
+def test_levels_are_some_and_each_has_channels(channels):
+    with pytest.raises(InputError, match=re.escape(f"each at least 1, found {channels}")):
+        AutoencoderConfig(channels=channels)

@@ -111,6 +111,14 @@ def test_other_shapes_are_refused(measure):
         measure(torch.zeros(2, 3, 16, 16), torch.zeros(1, 3, 16, 16))  # would broadcast
 
 
+@pytest.mark.parametrize("measure", [psnr, ssim])
+def test_bytes_have_another_range_and_are_refused(measure):
+    x = torch.zeros(2, 3, 16, 16)
+    for pair in ((x.byte(), x.byte()), (x, x.byte())):
+        with pytest.raises(InputError, match=r"in \[-1, 1\], found .*torch.uint8"):
+            measure(*pair)
+
+
 def test_ssim_needs_room_for_its_window():
     with pytest.raises(InputError, match=r"11x11 pixels, found \(10, 16\)"):
         ssim(torch.zeros(1, 3, 10, 16), torch.zeros(1, 3, 10, 16))
@@ -274,6 +282,22 @@ def test_sets_that_cannot_be_compared_are_refused(measure):
             measure(good, bad)
     with pytest.raises(InputError, match="not finite"):
         measure(good, good + torch.nan)
+
+
+def test_numbers_that_would_measure_nothing_are_refused():
+    a = draw(5, 3)
+    for options in ({"subsets": 0}, {"size": 1}):
+        with pytest.raises(InputError, match="subsets >= 1 and size >= 2, found "):
+            kernel_distance(a, a, **options)
+    for k in (0, -1):
+        with pytest.raises(InputError, match=f"k must be at least 1, found {k}"):
+            precision_recall(a, a, k=k)
+    for bad in (math.nan, math.inf):
+        other = a.clone()
+        other[2, 1] = bad
+        for pair in ((other, a), (a, other)):
+            with pytest.raises(InputError, match="not finite"):
+                nearest(*pair)
 
 
 def test_precision_needs_one_n_and_nearest_one_width():

@@ -104,6 +104,7 @@ def test_another_checkpoint_is_refused(tmp_path):
         (lambda c: c.pop("schedule"), "lacks 'schedule'"),
         (lambda c: c["schedule"].update(T=0), "T must be an integer of at least 1, found 0"),
         (lambda c: c["unet"].update(colour=3), "unexpected keyword argument 'colour'"),
+        (lambda c: c["unet"].update(groups=0), "groups must be at least 1, found 0"),
         (lambda c: c["unet"].update(channels=3), "int"),
         (lambda c: c.update(unet=[1]), "mapping"),
         (lambda c: c["autoencoder"].pop("channels"), "autoencoder: checkpoint is for another"),

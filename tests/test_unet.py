@@ -217,3 +217,18 @@ def test_context_must_be_what_the_model_was_built_for():
 def test_sizes_that_do_not_fit_are_refused(changes, found):
     with pytest.raises(InputError, match=found):
         UNetConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    "field", ["in_channels", "out_channels", "blocks", "heads", "depth", "groups"]
+)
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_below_1_is_refused(field, size):
+    with pytest.raises(InputError, match=f"{field} must be at least 1, found {size}"):
+        UNetConfig(**{field: size})
+
+
+@pytest.mark.parametrize("channels", [(), (32, 0), (-32,)])
+def test_levels_are_some_and_each_has_channels(channels):
+    with pytest.raises(InputError, match=re.escape(f"each at least 1, found {channels}")):
+        UNetConfig(channels=channels, attention=[True] * len(channels))
