@@ -79,7 +79,7 @@ def test_sample_takes_a_shipped_name(model, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--count", "0"], "n must be at least 1, found 0"),
+        (["--count", "0"], "n must be a whole number of at least 1, found 0"),
         (["--steps", "0"], "steps must be an integer from 1 to T = 1000, found 0"),
         (["--sampler", "dice"], "found 'dice'"),
         (["--eta", "0.5"], "only the sampler 'ddim' takes an eta, found 0.5"),
