@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm_edu.errors import InputError
+from ldm_edu.errors import InputError, require_sizes
 from ldm_edu.layers import AttentionBlock, Downsample, ResBlock, Upsample, zero_init
 from ldm_edu.pca import patch_pca
 
@@ -33,11 +33,8 @@ class AutoencoderConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has only lists
-        for name in ("image_channels", "latent_channels", "blocks", "patch", "groups"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, found {getattr(self, name)}")
-        if min(self.channels, default=0) < 1:
-            raise InputError(f"channels must be some, each at least 1, found {self.channels}")
+        sizes = "image_channels", "latent_channels", "channels", "blocks", "patch", "groups"
+        require_sizes(self, *sizes)
         for c in self.channels:
             if c % self.groups:
                 raise InputError(f"channels {c} must divide into groups = {self.groups}")

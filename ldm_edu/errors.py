@@ -22,3 +22,14 @@ class CheckpointError(LdmEduError):
 
 class StorageError(LdmEduError):
     """Writing failed: no permission, no space, or a path that is in the way."""
+
+
+def require_sizes(config: object, *names: str) -> None:
+    """Raise InputError unless these fields of a config are at least 1, each of a tuple too."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, tuple):
+            if min(value, default=0) < 1:
+                raise InputError(f"{name} must be some, each at least 1, found {value}")
+        elif value < 1:
+            raise InputError(f"{name} must be at least 1, found {value}")

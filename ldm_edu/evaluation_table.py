@@ -79,7 +79,8 @@ def _copies(spaces) -> list[str]:
     head = ("1 % near", "closest", "samples", "restored", "unseen")
     lines = [_row("nearest training pictures", *head)]
     for space, found in spaces.items():
-        shares = [f"{100 * share:.1f} %" for share in found[2:]]
+        shares = (found.samples, found.restored, found.unseen)
+        shares = [f"{100 * share:.1f} %" for share in shares]
         lines.append(_row(f"in {space}", f"{found.near:.3g}", f"{found.closest:.3g}", *shares))
     return lines
 

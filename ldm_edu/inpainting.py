@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm_edu.diffusion import Predict, Prediction, Rule, denoise, last_state
 from ldm_edu.errors import InputError
 from ldm_edu.samplers import rule_named
+from ldm_edu.sampling import Predict, Prediction, Rule, denoise, last_state
 from ldm_edu.schedule import NoiseSchedule
 from ldm_edu.seeds import noise_of, noise_stream
 

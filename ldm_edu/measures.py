@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ldm_edu.images import from_uint8, to_uint8
 from ldm_edu.metrics import frechet_distance, kernel_distance, precision_recall, psnr, ssim
 from ldm_edu.pipeline import LatentDiffusion
+from ldm_edu.sampling import last_state
 from ldm_edu.seeds import mix
 
 _BATCH = 250  # pictures at once; part of what a seed means in `sample_many`
@@ -47,10 +48,8 @@ def sample_many(
 def sample_with_bar(pipe: LatentDiffusion, n: int, *, steps: int = 20, **options) -> Tensor:
     """What `pipe.sample` gives, with its steps counted as they are taken."""
     states = pipe.denoise(n, steps=steps, **options)
-    state = next(states)  # what is wrong is told before there is a bar
-    for state in tqdm(states, "sampling", steps, unit="step"):  # noqa: B007
-        pass
-    return pipe.decode(state.z_t)
+    next(states)  # what is wrong is told before there is a bar
+    return pipe.decode(last_state(tqdm(states, "sampling", steps, unit="step")).z_t)
 
 
 def reconstruct(pipe: LatentDiffusion, images: Tensor) -> Tensor:

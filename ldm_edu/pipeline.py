@@ -10,18 +10,11 @@ from torch import Tensor
 from ldm_edu import inpainting, tasks
 from ldm_edu.autoencoder import Autoencoder
 from ldm_edu.bpe import ClipTokenizer
-from ldm_edu.diffusion import (
-    Parameterisation,
-    Predict,
-    State,
-    check_parameterisation,
-    denoise,
-    last_state,
-    predictor,
-)
+from ldm_edu.diffusion import Parameterisation, check_parameterisation
 from ldm_edu.errors import InputError
 from ldm_edu.pipeline_files import read_pipeline, write_pipeline
 from ldm_edu.samplers import rule_named
+from ldm_edu.sampling import Predict, State, denoise, last_state, predictor
 from ldm_edu.schedule import Grid, NoiseSchedule
 from ldm_edu.seeds import noise_of, noise_stream
 from ldm_edu.text import TextEncoder, WordTokenizer

@@ -10,7 +10,7 @@ from torch import Tensor
 import ldm_edu
 from ldm_edu.data import ImageDataset
 from ldm_edu.data.judge import judge
-from ldm_edu.diffusion import State, q_sample
+from ldm_edu.diffusion import q_sample
 from ldm_edu.film import pick
 from ldm_edu.images import latent_to_rgb, to_uint8
 from ldm_edu.latents import image_batch
@@ -18,6 +18,7 @@ from ldm_edu.metrics import psnr
 from ldm_edu.pca import patch_pca, pca_reconstruct
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.report import Denoising, Noising, Reconstruction, Report, write_report
+from ldm_edu.sampling import State
 from ldm_edu.seeds import noise_of
 
 _TEST_IMAGES, _SHOWN, _SAMPLES, _FRAMES = 1000, 16, 64, 21

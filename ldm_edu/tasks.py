@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ldm_edu.diffusion import denoise, last_state, q_sample
+from ldm_edu.diffusion import q_sample
 from ldm_edu.errors import InputError
 from ldm_edu.samplers import rule_named
+from ldm_edu.sampling import denoise, last_state
 from ldm_edu.seeds import noise_of, noise_stream, slerp
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm_edu.errors import InputError
+from ldm_edu.errors import InputError, require_sizes
 from ldm_edu.layers import Attention
 
 # words of our captions that say nothing: "a photo of a horse" is one token, "horse"
@@ -106,9 +106,7 @@ class TextEncoderConfig:
     activation: Literal["gelu", "quick_gelu"] = "gelu"
 
     def __post_init__(self):
-        for name in ("vocabulary", "length", "width", "layers", "heads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, found {getattr(self, name)}")
+        require_sizes(self, "vocabulary", "length", "width", "layers", "heads")
         if self.width % self.heads:
             raise InputError(f"width {self.width} must divide into heads = {self.heads}")
         if self.activation not in _ACTIVATIONS:

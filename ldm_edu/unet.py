@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm_edu.errors import InputError
+from ldm_edu.errors import InputError, require_sizes
 from ldm_edu.layers import (
     Downsample,
     ResBlock,
@@ -45,11 +45,8 @@ class UNetConfig:
             raise InputError(
                 f"attention {self.attention} and channels {self.channels} differ in length"
             )
-        for name in ("in_channels", "out_channels", "blocks", "heads", "depth", "groups"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, found {getattr(self, name)}")
-        if min(self.channels, default=0) < 1:
-            raise InputError(f"channels must be some, each at least 1, found {self.channels}")
+        sizes = "in_channels", "out_channels", "channels", "blocks", "heads", "depth", "groups"
+        require_sizes(self, *sizes)
         for c in self.channels:
             if c % self.groups or c % self.heads or c % 2:
                 parts = f"groups = {self.groups} and heads = {self.heads}"

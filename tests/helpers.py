@@ -109,6 +109,12 @@ def weights(folder):
     return {f"{p}.{k}": v for p, m in parts.items() for k, v in m.state_dict().items()}
 
 
+def normal(*shape, seed=0) -> Tensor:
+    """Draws of N(0, 1) that a seed fixes, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
 @contextmanager
 def some_gpu() -> Iterator[str]:
     """A device "cuda" that this machine need not have: tensors on it have shapes, no values.

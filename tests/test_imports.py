@@ -21,13 +21,14 @@ SCIENCE = MODELS | {
     "seeds",
     "diffusion",
     "samplers",
+    "sampling",
     "layers",
     "losses",
     "latents",
     "pca",
     "pixels",
 }
-SAMPLING = {"diffusion", "samplers", "schedule", "seeds"}
+SAMPLING = {"diffusion", "samplers", "sampling", "schedule", "seeds"}
 REPORT = {"report", "report_parts", "film", "chart", "images"}
 ALL_BUT_LAB = (
     SCIENCE | REPORT | {"__init__", "checkpoint", "cli", "data", "metrics", "pipeline"}
@@ -62,10 +63,11 @@ ALLOWED = {
     "unet": {"layers"},
     "diffusion": {"schedule"},
     "samplers": {"schedule"},
+    "sampling": {"diffusion", "schedule"},
     # they meet here
     "latents": {"autoencoder"},
     "training": {"seeds"},
-    "tasks": {"diffusion", "samplers", "seeds"},
+    "tasks": {"diffusion", "samplers", "sampling", "seeds"},
     "inpainting": SAMPLING,
     "pipeline_files": MODELS | {"checkpoint", "pixels", "schedule"},
     "pipeline": MODELS | SAMPLING | {"inpainting", "pipeline_files", "tasks"},
@@ -78,7 +80,7 @@ ALLOWED = {
     # measures: of tensors, of a model, and who judges
     "metrics": set(),
     "features": {"images"},
-    "measures": {"images", "metrics", "pipeline", "seeds"},
+    "measures": {"images", "metrics", "pipeline", "sampling", "seeds"},
     "memorisation": {"data", "diffusion", "images", "metrics", "pipeline", "seeds"},
     "classifier": {"checkpoint", "images"},
     "judges": {"checkpoint", "classifier", "data", "latents", "pretrained"}

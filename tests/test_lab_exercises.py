@@ -17,7 +17,7 @@ from ldm_edu import (
     metrics,
     samplers,
 )
-from ldm_edu.diffusion import Prediction, diffusion_loss, loss_weight, q_sample, to_z0_eps
+from ldm_edu.diffusion import diffusion_loss, loss_weight, q_sample, to_z0_eps
 from ldm_edu.errors import InputError
 from ldm_edu.lab.attention import attention_weights
 from ldm_edu.lab.cost import flop
@@ -25,6 +25,7 @@ from ldm_edu.lab.exercises import EXERCISES, check, hint
 from ldm_edu.lab.exercises.checking import HINTS, verdict
 from ldm_edu.latents import LatentSet, measure_scale
 from ldm_edu.layers import Attention
+from ldm_edu.sampling import Prediction
 from ldm_edu.seeds import slerp
 from ldm_edu.training import update_ema
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from ldm_edu import NoiseSchedule
-from ldm_edu.diffusion import State, q_sample
+from ldm_edu.diffusion import q_sample
 from ldm_edu.errors import InputError
 from ldm_edu.lab.flow import GRID, REACH, at_levels, field_film, flow_film
 from ldm_edu.lab.points import Mixture, flower, moons, ring
+from ldm_edu.sampling import State
 
 LINEAR = NoiseSchedule("linear")
 

@@ -6,10 +6,10 @@ from einops import rearrange
 from helpers import captioned_pipeline, filled
 
 from ldm_edu import UNet, UNetConfig, samplers
-from ldm_edu.diffusion import denoise
 from ldm_edu.errors import InputError
 from ldm_edu.lab.attention import attention_weights
 from ldm_edu.lab.word_swap import same_attention, swap_word
+from ldm_edu.sampling import denoise
 
 FIRST, SECOND = "a red circle", "a blue circle"
 WORDS = [FIRST, SECOND, "a red square", "a large red circle"]

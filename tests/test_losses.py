@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import normal
 from torch import nn
 
 from ldm_edu.autoencoder import DiagonalGaussian
@@ -14,11 +15,6 @@ from ldm_edu.losses import (
     generator_loss,
     perceptual_distance,
 )
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def two_maps(x):

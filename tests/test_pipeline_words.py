@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from ldm_edu.autoencoder import Autoencoder, AutoencoderConfig
-from ldm_edu.diffusion import denoise, predictor
 from ldm_edu.errors import InputError
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.samplers import ddim
+from ldm_edu.sampling import denoise, predictor
 from ldm_edu.schedule import NoiseSchedule
 from ldm_edu.text import TextEncoder, TextEncoderConfig, WordTokenizer
 from ldm_edu.unet import UNet, UNetConfig

@@ -7,12 +7,14 @@ from itertools import pairwise
 
 import pytest
 import torch
+from helpers import normal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldm_edu.diffusion import HISTORY, Prediction, denoise, predictor, q_sample, to_z0_eps
+from ldm_edu.diffusion import q_sample, to_z0_eps
 from ldm_edu.errors import InputError
 from ldm_edu.samplers import ddim, ddpm, dpmpp, heun, plms
+from ldm_edu.sampling import HISTORY, Prediction, denoise, predictor
 from ldm_edu.schedule import NoiseSchedule
 
 KINDS = ["linear", "scaled_linear", "cosine"]
@@ -20,11 +22,6 @@ SECOND_ORDER = {"dpm++": dpmpp, "heun": heun, "plms": plms}
 RULES = {"ddpm": ddpm, "ddim": ddim, "eta=.5": partial(ddim, eta=0.5)} | SECOND_ORDER
 FLOWS = {"ddim": ddim} | SECOND_ORDER  # those that follow the flow from noise to data
 MU, VAR = 0.7, 0.25  # the Gaussian world of SCIENCE C4
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def no_model(z_t, t):

@@ -17,9 +17,10 @@ from diffusers import (
     HeunDiscreteScheduler,
     PNDMScheduler,
 )
+from helpers import normal
 
-from ldm_edu.diffusion import denoise, predictor
 from ldm_edu.samplers import ddim, ddpm, dpmpp, heun, plms
+from ldm_edu.sampling import denoise, predictor
 from ldm_edu.schedule import NoiseSchedule
 
 pytestmark = [
@@ -72,11 +73,6 @@ def make(cls, kind, steps, parameterisation="eps", **config):
         torch.testing.assert_close(theirs.sigmas.double(), expected, rtol=1e-4, atol=1e-5)
         theirs.sigmas = expected
     return theirs
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def model(z_t, t, context=None):

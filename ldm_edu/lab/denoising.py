@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from ldm_edu.diffusion import State
 from ldm_edu.errors import InputError
 from ldm_edu.film import Film, noise_label, side_by_side
 from ldm_edu.images import latent_to_rgb, to_uint8
 from ldm_edu.lab.latent_space import enlarged
 from ldm_edu.pipeline import LatentDiffusion
+from ldm_edu.sampling import State
 
 SIDE = 128  # pixels of a picture in the film
 _PANELS = ("z_t: the latent, as colours", "z_t decoded", "z0_hat decoded: the model's guess")

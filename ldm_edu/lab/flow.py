@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ldm_edu.diffusion import State
 from ldm_edu.errors import InputError
 from ldm_edu.film import Dial, Film
 from ldm_edu.lab.figures import BLUE, ORANGE, Flipbook, subplots
+from ldm_edu.sampling import State
 
 REACH = 2.6  # the plane is shown over [-REACH, REACH]
 LEVELS = range(1000, -1, -100)  # where films stop

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldm_edu.diffusion import Predict, Prediction, Rule, State, denoise
 from ldm_edu.errors import InputError
 from ldm_edu.film import Dial, Film
 from ldm_edu.lab.figures import BLUE, ORANGE, Flipbook, subplots
+from ldm_edu.sampling import Predict, Prediction, Rule, State, denoise
 from ldm_edu.schedule import NoiseSchedule
 from ldm_edu.seeds import noise_stream
 
@@ -48,7 +48,7 @@ class Line:
         return (odds.softmax(-1) * guesses).sum(-1)
 
     def predict(self, schedule: NoiseSchedule) -> Predict:
-        """The best denoiser as `diffusion.denoise` asks it."""
+        """The best denoiser as `sampling.denoise` asks it."""
 
         def predict(x_t: Tensor, t: int) -> Prediction:
             x0_hat = self.x0_hat(schedule, x_t, t)

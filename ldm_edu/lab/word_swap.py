@@ -14,12 +14,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ldm_edu.diffusion import Prediction, denoise, last_state
 from ldm_edu.errors import InputError
 from ldm_edu.lab.attention import attention_weights, token_words
 from ldm_edu.layers import Attention, TransformerBlock
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.samplers import rule_named
+from ldm_edu.sampling import Prediction, denoise, last_state
 from ldm_edu.seeds import noise_stream
 from ldm_edu.unet import UNet
 
