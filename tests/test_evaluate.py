@@ -19,6 +19,7 @@ from ldm_edu.errors import CheckpointError, InputError
 from ldm_edu.evaluate import data_of, evaluate, plain
 from ldm_edu.evaluation_table import as_text
 from ldm_edu.measures import likeness
+from ldm_edu.memorisation import Copies
 from ldm_edu.prompt_accuracy import ASKED
 
 SPACES = {"toy": lambda x: x[:, :, ::8, ::8].flatten(1)}
@@ -51,6 +52,17 @@ def test_shapes_with_captions():
     assert list(found["copies"]) == ["pixels", "toy"]
     for words in ("N = 12", "guidance 2.0", "toy", "new combinations", "PSNR", "gap", "1.50 s"):
         assert words in text
+
+
+def test_the_table_shows_the_nearest_of_all_three():
+    train, test = shapes.make(24, 1, "never"), shapes.make(8, 2)
+    found, _ = measured("shapes", WORDS, train, test)
+    found["copies"] = {
+        "pixels": Copies(near=3, closest=2, samples=0.1, restored=0.2, unseen=0.3)
+    }
+    head, row = as_text(found).split("nearest training pictures")[1].splitlines()[:2]
+    assert head.split()[-3:] == ["samples", "restored", "unseen"]
+    assert row.split() == "in pixels 3 2 10.0 % 20.0 % 30.0 %".split()
 
 
 def test_shapes_without_captions_are_only_clean_or_not():
