@@ -62,7 +62,7 @@ def test_the_table_shows_the_nearest_of_all_three():
     }
     head, row = as_text(found).split("nearest training pictures")[1].splitlines()[:2]
     assert head.split()[-3:] == ["samples", "restored", "unseen"]
-    assert row.split() == "in pixels 3 2 10.0 % 20.0 % 30.0 %".split()
+    assert " ".join(row.split()) == "in pixels 3 2 10.0 % 20.0 % 30.0 %"
 
 
 def test_shapes_without_captions_are_only_clean_or_not():
