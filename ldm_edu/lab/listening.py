@@ -46,4 +46,4 @@ def draw_listening(axis: Axes, at: Sequence[int], measured: Sequence[Mapping]) -
     for told, colour in TOLD.items():
         axis.plot(at, [each[told] for each in measured], "o-", color=colour, label=told)
     axis.set(xlabel="training step", ylabel=f"loss at t = {LEVEL}", ylim=(0, None))
-    axis.legend(title="told", loc="lower left", fontsize="small")
+    axis.legend(title="told", loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
