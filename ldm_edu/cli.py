@@ -6,24 +6,21 @@ has saved itself and exits with 130.
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from ldm_edu.errors import InputError, LdmEduError, StorageError
-
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+from ldm_edu.errors import LdmEduError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 bad input, 130 stopped."""
     parser = _parser()
     options, options.rest = parser.parse_known_args(arguments)
-    if options.rest and options.run is not _lab:  # only Jupyter has options of its own
+    if options.rest and options.run != "lab":  # only Jupyter has options of its own
         parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
+    from ldm_edu import commands  # late: it imports torch, and --help should be quick
+
     try:
-        options.run(options)
+        getattr(commands, f"run_{options.run}")(options)
     except LdmEduError as error:
         print("ldm-edu:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -65,7 +62,7 @@ def _add_quickstart(commands) -> None:
     sub.add_argument("--seed", type=int, help="default: 0")
     sub.add_argument("--device", help="auto (default), cpu, cuda, mps")
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    sub.set_defaults(run=_quickstart)
+    sub.set_defaults(run="quickstart")
 
 
 def _add_train(commands) -> None:
@@ -84,7 +81,7 @@ def _add_train(commands) -> None:
     sub.add_argument("--seed", type=int, default=0, help="default: 0")
     sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
     sub.add_argument("--resume", action="store_true", help="go on with the stage in --out")
-    sub.set_defaults(run=_train)
+    sub.set_defaults(run="train")
 
 
 def _add_sample(commands) -> None:
@@ -101,7 +98,7 @@ def _add_sample(commands) -> None:
     sub.add_argument("--eta", type=float, default=0.0, help="noise of ddim; default: 0")
     sub.add_argument("--seed", type=int, default=0, help="default: 0")
     sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
-    sub.set_defaults(run=_sample)
+    sub.set_defaults(run="sample")
 
 
 def _add_evaluate(commands) -> None:
@@ -118,8 +115,15 @@ def _add_evaluate(commands) -> None:
     sub.add_argument("--guidance", type=float, help="default: the model's own")
     sub.add_argument("--steps", type=int, default=20, help="of sampling; default: 20")
     sub.add_argument("--seed", type=int, default=0, help="default: 0")
+    sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
     sub.add_argument("--out", type=Path, metavar="FILE.json", help="for all numbers")
-    sub.set_defaults(run=_evaluate)
+    sub.add_argument(
+        "--neighbours",
+        type=Path,
+        metavar="FILE.png",
+        help="for the samples nearest to training pictures, each above its own",
+    )
+    sub.set_defaults(run="evaluate")
 
 
 def _add_lab(commands) -> None:
@@ -129,126 +133,7 @@ def _add_lab(commands) -> None:
         description="Opens the first notebook. Other options go to JupyterLab, such as "
         "--no-browser.",
     )
-    sub.set_defaults(run=_lab)
-
-
-def _quickstart(options: argparse.Namespace) -> None:
-    # torch is imported late, so that --help is quick
-    from ldm_edu.quickstart import Plan, quickstart, saved_plan
-
-    names = ("data", "root", "minutes", "steps", "seed", "device")
-    asked = {name: getattr(options, name) for name in names}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    out = options.out or Path("runs") / asked.get("data", "shapes")
-    plan = replace(saved_plan(out), **asked) if options.resume else Plan(**asked)
-    with _told_how_to_go_on(f"ldm-edu quickstart --resume --out {out}"):
-        quickstart(plan, out, options.resume)
-    print(
-        f"Pictures: {out / 'samples.png'}\nThe whole story, in a browser: {out / 'report.html'}"
-    )
-
-
-@contextmanager
-def _told_how_to_go_on(command: str) -> Iterator[None]:
-    """A run that is stopped within says which command resumes it."""
-    try:
-        yield
-    except KeyboardInterrupt as stopped:
-        raise KeyboardInterrupt(f"{stopped or 'interrupted'}; go on with: {command}") from None
-
-
-def _train(options: argparse.Namespace) -> None:
-    if options.stage == "classifier":
-        _train_classifier(options)
-        return
-    from ldm_edu.train_model import Training, train_stage
-
-    training = Training(options.recipe, options.seed)
-    out = options.out or Path("runs") / f"{options.recipe}-trained"
-    names = ("root", "steps", "resume", "device")
-    settings = {name: getattr(options, name) for name in names}
-    with _told_how_to_go_on(f"{training.command(options.stage)} --resume --out {out}"):
-        train_stage(options.stage, training, out, **settings)
-    print(f"Trained: {out / ('model' if options.stage == 'diffusion' else options.stage)}")
-
-
-def _train_classifier(options: argparse.Namespace) -> None:
-    from ldm_edu import data
-    from ldm_edu.judges import accuracy, train_classifier
-
-    if options.device not in ("auto", "cpu"):
-        raise InputError(f"--device: a judge is trained on 'cpu', found {options.device!r}")
-    name, out = options.recipe, options.out or Path("runs") / f"{options.recipe}-judge"
-    settings = {key: getattr(options, key) for key in ("steps", "seed", "resume")}
-    seed = f" --seed {options.seed}" if options.seed else ""
-    command = f"ldm-edu train classifier --recipe {name}{seed} --resume --out {out}"
-    with _told_how_to_go_on(command):
-        judge = train_classifier(name, options.root, out, **settings)
-    found = accuracy(judge, data.load(name, "test", options.root))
-    for what, rate in found.items():
-        print(
-            f"{what:20} balanced {rate.balanced:.3f}: yes {rate.yes:.3f} of {rate.yes_count}, "
-            f"no {rate.no:.3f} of {rate.no_count}"
-        )
-    print(f"Trained: {out / 'model'}")
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    import json
-
-    from ldm_edu import data
-    from ldm_edu.evaluate import data_of, evaluate, judge_of, plain, spaces_of
-    from ldm_edu.evaluation_table import as_text
-    from ldm_edu.images import write_atomic
-    from ldm_edu.pretrained import load_pretrained
-
-    if options.out is not None:
-        _check_folder(options.out)
-    pipe, name = load_pretrained(options.model), options.data or data_of(options.model)
-    train_set, test_set = (data.load(name, split, options.root) for split in data.SPLITS)
-    judge = judge_of(name)
-    settings = {key: getattr(options, key) for key in ("count", "guidance", "steps", "seed")}
-    result = evaluate(pipe, train_set, test_set, spaces_of(judge), judge, **settings)
-    print(as_text(result))
-    if options.out is not None:
-        write_atomic(options.out, (json.dumps(plain(result), indent=2) + "\n").encode())
-
-
-def _sample(options: argparse.Namespace) -> None:
-    from ldm_edu.images import image_grid, save_png, to_uint8
-    from ldm_edu.measures import sample_with_bar
-    from ldm_edu.pretrained import load_pretrained
-
-    _check_folder(options.out)
-    if options.out.suffix.lower() != ".png" or options.out.is_dir():
-        raise InputError(f"--out: name a file that ends in .png, found {options.out}")
-    pipe = load_pretrained(options.model, options.device)
-    names = ("prompt", "guidance", "sampler", "steps", "eta", "seed")
-    x = sample_with_bar(pipe, options.count, **{name: getattr(options, name) for name in names})
-    columns = min(8, options.count)
-    save_png(options.out, image_grid(to_uint8(x), columns, scale=max(1, 128 // x.shape[-1])))
-    print(f"Pictures: {options.out}")
-
-
-def _check_folder(file: Path) -> None:
-    if not file.parent.is_dir():
-        raise StorageError(f"--out: there is no folder {file.parent}")
-
-
-def _lab(options: argparse.Namespace) -> None:
-    notebook = NOTEBOOKS / "00_start_here.ipynb"
-    if not notebook.is_file():
-        raise InputError(
-            f"there are no notebooks in {NOTEBOOKS}: run `ldm-edu lab` from a clone of the "
-            "repository, installed with pip install -e '.[notebooks]'"
-        )
-    try:
-        from jupyterlab.labapp import main as jupyterlab
-    except ImportError:
-        raise InputError(
-            "JupyterLab is not installed: pip install 'ldm-edu[notebooks]'"
-        ) from None
-    jupyterlab([str(notebook), *options.rest])
+    sub.set_defaults(run="lab")
 
 
 if __name__ == "__main__":

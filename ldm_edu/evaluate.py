@@ -21,7 +21,7 @@ from ldm_edu.errors import InputError
 from ldm_edu.features import features_of, load_efficientnet_lite0
 from ldm_edu.judges import JUDGES, accuracy, load_judge
 from ldm_edu.measures import closeness, likeness, reconstruct, sample_many, sampling_time
-from ldm_edu.memorisation import Copies, copies, loss_gap
+from ldm_edu.memorisation import Copies, copies, loss_gap, side_by_side
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.prompt_accuracy import ASKED, class_score, face_prompts, face_score, shape_score
 
@@ -73,8 +73,10 @@ def evaluate(
     needed for CelebA and CIFAR-10. count: N of every comparison; two disjoint sets of N are
     drawn from the training images, one to compare to, and the other for its captions, its
     reconstructions and the floor. sampling: options of `pipe.sample`, None being the default;
-    20 steps and seed 0 unless told. Raises InputError for what cannot be measured, before
-    anything long begins.
+    20 steps and seed 0 unless told. "neighbours" in the result are pictures, uint8
+    (S * 2 * P, 3, H, W): for pixels and for each space, the P samples nearest to training
+    pictures, then these. Raises InputError for what cannot be measured, before anything long
+    begins.
     """
     _check(pipe, train_set, test_set, count, judge)
     given = {key: value for key, value in sampling.items() if value is not None}
@@ -109,15 +111,22 @@ def evaluate(
             "samples": likeness(train[real], drawn),
         }
         result["copies"][space] = copies(train, drawn, *others)
+    pairs = [found.pairs for found in result["copies"].values()]
+    shown = [side_by_side(each, samples, train_set.images) for each in pairs]
+    result["neighbours"] = torch.cat(shown)
     return result
 
 
 def plain(result):
-    """The result of `evaluate` as JSON holds it: named tuples become objects, NaN null."""
+    """The result of `evaluate` as JSON holds it.
+
+    Named tuples become objects, NaN becomes null, pictures are left out.
+    """
     if hasattr(result, "_asdict"):
         result = result._asdict()
     if isinstance(result, dict):
-        return {key: plain(value) for key, value in result.items()}
+        kept = {key: v for key, v in result.items() if not isinstance(v, Tensor)}
+        return {key: plain(value) for key, value in kept.items()}
     if isinstance(result, list):
         return [plain(value) for value in result]
     return None if isinstance(result, float) and result != result else result

@@ -13,11 +13,12 @@ from tqdm import tqdm
 from ldm_edu.data import ImageDataset
 from ldm_edu.diffusion import diffusion_loss
 from ldm_edu.images import from_uint8
-from ldm_edu.metrics import nearest
+from ldm_edu.metrics import Nearest, nearest
 from ldm_edu.pipeline import LatentDiffusion
 from ldm_edu.seeds import noise_of
 
 _BATCH = 250  # pictures at once
+PAIRS = 8  # samples shown beside their nearest training pictures
 
 
 def noise_levels(pipe: LatentDiffusion, count: int = 10) -> list[int]:
@@ -81,6 +82,14 @@ def loss_gap(
     return LossGap(levels, ours.mean(1).tolist(), theirs.mean(1).tolist(), error.tolist(), n)
 
 
+class Pair(NamedTuple):
+    """Rows of a sample and of the training picture nearest to it, perhaps as in a mirror."""
+
+    sample: int
+    train: int
+    mirrored: bool
+
+
 class Copies(NamedTuple):
     """How near to training pictures samples come, beside what training pictures do.
 
@@ -88,7 +97,8 @@ class Copies(NamedTuple):
     distance of a sample to a training picture. samples, restored, unseen: shares of the
     samples, of what the autoencoder makes of real unseen pictures, and of these themselves,
     that have a training picture within `near`; chance gives 0.01. A restored picture is as
-    smooth as a sample, and no denoiser could have learned it by heart.
+    smooth as a sample, and no denoiser could have learned it by heart. pairs: the samples that
+    come nearest, nearest first, each with its training picture: for the eye.
     """
 
     near: float
@@ -96,6 +106,7 @@ class Copies(NamedTuple):
     samples: float
     restored: float
     unseen: float
+    pairs: list[Pair]
 
 
 def copies(
@@ -114,11 +125,29 @@ def copies(
     """
     own = torch.arange(0, len(train), max(1, -(-len(train) // most)))
     references = [train] if mirrored is None else [train, mirrored]
+    near = _nearest(train[own].to(samples), references, own).distance
+    near = near.double().quantile(0.01).item()
+    found = [_nearest(rows, references) for rows in (samples, restored, unseen)]
+    shares = [(rows.distance < near).double().mean().item() for rows in found]
+    distance, index = found[0]
+    first = distance.argsort(stable=True)[:PAIRS].tolist()
+    places = [divmod(index[i].item(), len(train)) for i in first]
+    pairs = [Pair(i, row, bool(side)) for i, (side, row) in zip(first, places, strict=True)]
+    return Copies(near, distance.min().item(), *shares, pairs)
 
-    def distance(rows: Tensor, skip: Tensor | None = None) -> Tensor:
-        return torch.stack([nearest(rows, r, skip).distance.cpu() for r in references]).amin(0)
 
-    near = distance(train[own].to(samples), own).double().quantile(0.01).item()
-    found = [distance(rows) for rows in (samples, restored, unseen)]
-    shares = [(distances < near).double().mean().item() for distances in found]
-    return Copies(near, found[0].min().item(), *shares)
+def side_by_side(pairs: list[Pair], samples: Tensor, train: Tensor) -> Tensor:
+    """The pictures of P pairs: uint8 (2 P, 3, H, W), samples, then training pictures.
+
+    samples, train: uint8 (N, 3, H, W), of which the pairs name rows.
+    """
+    theirs = [train[pair.train].flip(-1 if pair.mirrored else ()) for pair in pairs]
+    return torch.stack([*(samples[pair.sample] for pair in pairs), *theirs])
+
+
+def _nearest(rows: Tensor, references: list[Tensor], skip: Tensor | None = None) -> Nearest:
+    """The nearest in any reference, all of M rows; index M is row 0 of the second."""
+    found = [nearest(rows, reference, skip) for reference in references]
+    distance, which = torch.stack([each.distance.cpu() for each in found]).min(0)
+    index = torch.stack([each.index.cpu() for each in found]).gather(0, which[None])[0]
+    return Nearest(distance, index + which * len(references[0]))

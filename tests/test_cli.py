@@ -17,7 +17,7 @@ from ldm_edu import (
     NoiseSchedule,
     UNet,
     UNetConfig,
-    cli,
+    commands,
     pretrained,
 )
 from ldm_edu.cli import main
@@ -129,11 +129,11 @@ def test_sample_from_nothing_or_a_pickle(tmp_path, capsys):
 @pytest.fixture
 def toys(monkeypatch):
     """Few shapes, and no feature network, which may not be installed."""
-    from ldm_edu import data, evaluate
+    from ldm_edu import data
 
     space, load = {"toy": lambda x: x[:, :, ::8, ::8].flatten(1)}, data.load
     few = {"train": shapes.make(24, 1, "never"), "test": shapes.make(8, 2)}
-    monkeypatch.setattr(evaluate, "spaces_of", lambda judge: space)
+    monkeypatch.setattr(commands, "spaces_of", lambda judge: space)
     monkeypatch.setattr(
         data,
         "load",
@@ -142,13 +142,16 @@ def toys(monkeypatch):
 
 
 def test_evaluate_prints_tables_and_writes_their_numbers(model, tmp_path, capsys, toys):
-    out = tmp_path / "numbers.json"
+    out, neighbours = tmp_path / "numbers.json", tmp_path / "neighbours.png"
     arguments = ["evaluate", str(model), "--data", "shapes", "--count", "10", "--steps", "1"]
-    assert main([*arguments, "--out", str(out)]) == 0
+    assert main([*arguments, "--out", str(out), "--neighbours", str(neighbours)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("shapes: N = 10 in every row; steps 1, seed 0\n")
     found = json.loads(out.read_text())["likeness"]["toy"]["samples"]["frechet"]
     assert f"{found:.4g}" in printed
+    # pixels and one space, samples and their neighbours, each 128 pixels wide, 2 apart
+    assert Image.open(neighbours).size == (8 * 130 - 2, 4 * 130 - 2)
+    assert f"above their neighbours: {neighbours}" in printed
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,10 @@ def test_evaluate_prints_tables_and_writes_their_numbers(model, tmp_path, capsys
         (["--data", "shapes", "--count", "1"], "count must be from 10 to 12"),
         ([], "does not say what it was trained on: give --data"),
         (["--data", "shapes", "--out", "absent/x.json"], "there is no folder absent"),
+        (["--data", "shapes", "--out", "."], "--out: name a file that ends in .json, found ."),
+        (["--neighbours", "a.jpg"], "--neighbours: name a file that ends in .png, found a.jpg"),
         (["--data", "celeba64", "--root", "absent"], "does not exist"),
+        (["--data", "shapes", "--device", "abacus"], "device 'abacus' is not available here"),
     ],
 )
 def test_evaluate_says_at_once_what_is_missing(model, capsys, toys, extra, message):
@@ -192,8 +198,8 @@ def test_a_judge_is_trained_on_the_cpu(tmp_path, capsys):
 
 @pytest.fixture
 def notebook(monkeypatch, tmp_path):
-    assert Path(__file__).parent.parent / "notebooks" == cli.NOTEBOOKS
-    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path)
+    assert Path(__file__).parent.parent / "notebooks" == commands.NOTEBOOKS
+    monkeypatch.setattr(commands, "NOTEBOOKS", tmp_path)
     (tmp_path / "00_start_here.ipynb").touch()
     return tmp_path / "00_start_here.ipynb"
 

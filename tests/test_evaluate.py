@@ -50,6 +50,10 @@ def test_shapes_with_captions():
         not any(map(shapes.held_out, shapes.parse(c).objects)) for c in test.captions
     )
     assert list(found["copies"]) == ["pixels", "toy"]
+    shown = [found["neighbours"][8 * row : 8 * row + 8] for row in range(4)]
+    for space, theirs in zip(("pixels", "toy"), shown[1::2], strict=True):
+        rows = [pair.train for pair in found["copies"][space].pairs]
+        assert torch.equal(theirs, train.images[rows])
     for words in ("N = 12", "guidance 2.0", "toy", "new combinations", "PSNR", "gap", "1.50 s"):
         assert words in text
 
@@ -58,7 +62,7 @@ def test_the_table_shows_the_nearest_of_all_three():
     train, test = shapes.make(24, 1, "never"), shapes.make(8, 2)
     found, _ = measured("shapes", WORDS, train, test)
     found["copies"] = {
-        "pixels": Copies(near=3, closest=2, samples=0.1, restored=0.2, unseen=0.3)
+        "pixels": Copies(near=3, closest=2, samples=0.1, restored=0.2, unseen=0.3, pairs=[])
     }
     head, row = as_text(found).split("nearest training pictures")[1].splitlines()[:2]
     assert head.split()[-3:] == ["samples", "restored", "unseen"]

@@ -17,7 +17,15 @@ from ldm_edu import (
     memorisation,
 )
 from ldm_edu.data import ImageDataset
-from ldm_edu.memorisation import Copies, copies, denoising_loss, loss_gap, noise_levels
+from ldm_edu.memorisation import (
+    Copies,
+    Pair,
+    copies,
+    denoising_loss,
+    loss_gap,
+    noise_levels,
+    side_by_side,
+)
 from ldm_edu.seeds import noise_of
 
 
@@ -94,10 +102,14 @@ def test_copies_are_what_lies_nearer_than_training_pictures_do():
     train = rows(*range(0, 1000, 10))
     samples = rows(0, 500, 5, 994.9)  # two copies, two half-way or beyond
     found = copies(train, samples, rows(-10, 30), rows(3, 3, 3, -20), most=100)
-    assert found == Copies(near=10, closest=0, samples=1.0, restored=0.5, unseen=0.75)
+    pairs = [Pair(0, 0, False), Pair(1, 50, False), Pair(3, 99, False), Pair(2, 0, False)]
+    assert found == Copies(10, 0, samples=1.0, restored=0.5, unseen=0.75, pairs=pairs)
     train[0] = 9  # two in a hundred have a near neighbour now
     found = copies(train, samples, rows(8.5, 9.5, 15, 25, 35), rows(8.5), most=100)
-    assert found == Copies(near=1, closest=0, samples=0.25, restored=0.4, unseen=1.0)
+    assert found[:5] == (1, 0, 0.25, 0.4, 1.0)
+    samples = torch.arange(500.0, 400, -3)[:, None]
+    nearest_first = [pair.sample for pair in copies(train, samples, samples, samples).pairs]
+    assert nearest_first[:4] == [0, 10, 20, 30] and len(nearest_first) == 8
 
 
 def test_a_picture_is_no_copy_of_itself_or_of_its_mirror_image():
@@ -106,7 +118,14 @@ def test_a_picture_is_no_copy_of_itself_or_of_its_mirror_image():
     found = copies(train, rows(31), rows(35), rows(35), mirrored)
     assert found.near == 9  # to the mirror image of the one before
     assert found.closest == 0  # 31 is the mirror image of 30
+    assert found.pairs == [Pair(0, 3, mirrored=True)]
     assert copies(train, rows(31), rows(35), rows(35)).closest == 1
+
+
+def test_pairs_are_shown_samples_first_and_mirrored_as_they_were_compared():
+    samples, train = torch.arange(60).view(5, 3, 2, 2), torch.arange(100, 136).view(3, 3, 2, 2)
+    found = side_by_side([Pair(4, 0, False), Pair(1, 2, True)], samples, train)
+    assert torch.equal(found, torch.stack([samples[4], samples[1], train[0], train[2].flip(2)]))
 
 
 def test_training_pictures_may_be_bytes_and_are_asked_evenly():

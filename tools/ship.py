@@ -16,10 +16,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from ldm_edu import LatentDiffusion, checkpoint, data
-from ldm_edu.evaluate import judge_of, spaces_of
-from ldm_edu.features import features_of
-from ldm_edu.images import encode_webp, image_grid, save_png, to_uint8, write_atomic
-from ldm_edu.metrics import nearest
+from ldm_edu.images import encode_webp, image_grid, to_uint8, write_atomic
 from ldm_edu.recipes import TRAINED
 from ldm_edu.run_files import Log
 from ldm_edu.train_model import STAGES
@@ -28,11 +25,12 @@ HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "data" / "weights"
 NEIGHBOURS = (
     "Nearest training pictures are told as distances (last table), not shown:\n"
-    "photographs may not be passed on.",
-    "![Nearest training pictures](neighbours.png)\n\n*Upper row: samples. Below: the training "
-    "picture nearest to each, first in pixels,\nthen in the features of EfficientNet-Lite0.*",
+    "photographs may not be passed on. `--neighbours FILE.png` shows them to who has the data.",
+    "![Nearest training pictures](neighbours.png)\n\n*Upper row: the samples that come nearest "
+    "to a training picture in pixels. Below: that picture of each.\nThe same once more in the "
+    "features of EfficientNet-Lite0. `--neighbours` drew it.*",
 )
-GRID, SHOWN, EVERY = 64, 8, 100  # samples in the grid, samples with neighbours, steps a log row
+GRID, EVERY = 64, 100  # samples in the grid, steps a log row
 
 
 def main() -> None:
@@ -48,21 +46,21 @@ def main() -> None:
     LatentDiffusion.load(options.run / "model").save(out, half=True, **notes)
 
     pipe = LatentDiffusion.load(out)  # what is measured is what is shipped
-    splits = [data.load(options.name, split, options.root) for split in data.SPLITS]
-    captions = draw_grid(pipe, splits[1], out / "samples.webp")
-    if options.name == "shapes":  # photographs may not be passed on
-        draw_neighbours(pipe, splits[0], captions, out / "neighbours.png")
+    test_set = data.load(options.name, "test", options.root)
+    captions = draw_grid(pipe, test_set, out / "samples.webp")
     draw_curves(options.run, out / "curves.png", out / "log.csv")
-    table = measure(options, out / "evaluation.json")
+    table = measure(options, out)
     (out / "README.md").write_text(card(options, pipe, table, captions[0]))
     print(out / "README.md")
 
 
-def measure(options: argparse.Namespace, file: Path) -> str:
+def measure(options: argparse.Namespace, out: Path) -> str:
     """Run the command that the card names; what it prints is the card's table."""
     root = ["--root", options.root] if options.root else []
     command = [sys.executable, "-m", "ldm_edu.cli", "evaluate", options.name, *root]
-    command += ["--count", str(options.count), "--out", str(file)]
+    command += ["--count", str(options.count), "--out", str(out / "evaluation.json")]
+    if options.name == "shapes":  # photographs may not be passed on
+        command += ["--neighbours", str(out / "neighbours.png")]
     return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
 
 
@@ -73,18 +71,6 @@ def draw_grid(pipe: LatentDiffusion, test_set: data.ImageDataset, file: Path) ->
     grid = image_grid(images, columns=8, scale=128 // pipe.image_size)
     write_atomic(file, encode_webp(grid, lossless=True))
     return captions
-
-
-def draw_neighbours(
-    pipe: LatentDiffusion, train_set: data.ImageDataset, captions: list[str], file: Path
-) -> None:
-    """Upper row samples, below each its nearest training picture, in pixels and in features."""
-    images = to_uint8(pipe.sample(SHOWN, prompt=captions[:SHOWN]))
-    rows, space = [images], spaces_of(judge_of(train_set.name))["EffLite0"]
-    for features in (lambda x: x.flatten(1).float(), lambda x: features_of(space, x)):
-        found = nearest(features(images), features(train_set.images)).index
-        rows.append(train_set.images[found])
-    save_png(file, image_grid(torch.cat(rows), columns=SHOWN, scale=128 // pipe.image_size))
 
 
 def draw_curves(run: Path, picture: Path, table: Path) -> None:
