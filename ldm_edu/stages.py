@@ -88,7 +88,7 @@ def encode_once(
             for done, latents in encoding:  # noqa: B007
                 bar.update(done - bar.n)
         checkpoint.save(folder, {"data": images.name}, {"latents": latents._asdict()})
-    mean, std = measure_scale(latents, per_channel=recipe.whiten == 1)
+    mean, std = measure_scale(latents, per_channel=False)  # one for all: LDM app. G
     autoencoder.set_latent_scale(mean, std)
     return rescale(latents, mean, std)
 
