@@ -25,10 +25,13 @@ HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "data" / "weights"
 NEIGHBOURS = (
     "Nearest training pictures are told as distances (last table), not shown:\n"
-    "photographs may not be passed on. `--neighbours FILE.png` shows them to who has the data.",
-    "![Nearest training pictures](neighbours.png)\n\n*Upper row: the samples that come nearest "
-    "to a training picture in pixels. Below: that picture of each.\nThe same once more in the "
-    "features of EfficientNet-Lite0. `--neighbours` drew it.*",
+    "photographs may not be passed on. `--neighbours FILE.png` shows them to whoever has the "
+    "data.",
+    "![Nearest training pictures](neighbours.png)\n\n"
+    "*The samples that come nearest to a training picture in pixels; below each, that picture. "
+    "Then the same in the\nfeatures of EfficientNet-Lite0. `--neighbours FILE.png` draws it. "
+    "There are so few kinds of scenes that the nearest\nshows the same objects; none is the "
+    "same to the pixel.*",
 )
 GRID, EVERY = 64, 100  # samples in the grid, steps a log row
 
