@@ -35,8 +35,8 @@ class Recipe:
 
 
 QUICKSTART = {
-    # 32x32 -> 8x8x4: flat shapes need few numbers. Five minutes are too short for two objects
-    # in a picture, and for captions
+    # 32x32 -> 8x8x4: flat shapes need few numbers. One object and no captions: five minutes
+    # are short
     "shapes": Recipe(
         "shapes",
         AutoencoderConfig(

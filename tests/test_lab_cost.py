@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ldm_edu import UNet, UNetConfig
-from ldm_edu.lab.cost import flop, flop_by_size
+from ldm_edu.lab.cost import flop, flop_by_operator, flop_by_size
 
 
 def conv(i, o, side, k=3, stride=1):
@@ -36,6 +36,19 @@ def test_the_model_is_left_as_it_was():
     net = nn.Linear(2, 2)
     flop(net, lambda m: m(torch.randn(1, 2)).sum().backward())
     assert net.weight.device.type == "cpu" and net.weight.grad is None
+
+
+def test_operations_are_told_apart_by_their_kind():
+    layers = nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 64, 500)
+    net = nn.Sequential(*layers, nn.Linear(500, 1, bias=False))
+    found = flop_by_operator(net, lambda m: m(torch.randn(1, 3, 8, 8)))
+    assert list(found.items()) == [
+        ("addmm", 2 * 4 * 64 * 500),
+        ("convolution", conv(3, 4, 8)),
+        ("mm", 2 * 500),
+    ]
+    products = flop_by_operator(Attention(), lambda m: m(torch.randn(1, 2, 64, 8)))
+    assert products == {"bmm": 2 * 2 * 2 * 64 * 64 * 8}
 
 
 def test_operations_are_told_apart_by_the_size_of_the_map():

@@ -15,9 +15,17 @@ def flop(model: nn.Module, run: Callable[[nn.Module], object]) -> int:
     any size is quick. On the CPU its counter would miss attention. `run` makes its own inputs:
     `flop(unet, lambda unet: unet(torch.randn(1, 3, 32, 32), torch.tensor([1])))`.
     """
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        run(copy.deepcopy(model).to("meta"))
-    return counter.get_total_flops()
+    return _counted(model, run).get_total_flops()
+
+
+def flop_by_operator(model: nn.Module, run: Callable[[nn.Module], object]) -> dict[str, int]:
+    """The same, apart for each of PyTorch's operators, the dearest first.
+
+    "addmm" and "mm" are linear layers with and without a bias, "bmm" the products in attention.
+    """
+    spent = _counted(model, run).get_flop_counts()["Global"]
+    names = {str(operator).removeprefix("aten."): count for operator, count in spent.items()}
+    return dict(sorted(names.items(), key=lambda pair: -pair[1]))
 
 
 def flop_by_size(model: nn.Module, run: Callable[[nn.Module], object]) -> dict[int, int]:
@@ -40,3 +48,9 @@ def flop_by_size(model: nn.Module, run: Callable[[nn.Module], object]) -> dict[i
                 layer.register_forward_hook(note)
         run(copied)
     return spent
+
+
+def _counted(model: nn.Module, run: Callable[[nn.Module], object]) -> FlopCounterMode:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        run(copy.deepcopy(model).to("meta"))
+    return counter
