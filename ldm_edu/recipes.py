@@ -108,6 +108,6 @@ TRAINED = {
         steps=(3000, 24000),
         latent_noise=0.2,
         snr_floor=0.1,
-        lowest=120,  # its guesses below are smooth means; iterated, they become texture
+        lowest=120,  # its guesses below are poor, and many of them add up to texture
     ),
 }
