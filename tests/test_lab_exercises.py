@@ -2,8 +2,11 @@
 
 import importlib.util
 import math
+import re
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import images, small_pipeline
@@ -200,7 +203,7 @@ WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("causal_weights", masked_late, "mask after the softmax"),
     ("causal_weights", looked_ahead, "the other triangle"),
     ("levels_left", lambda s, levels: levels[: int(s * len(levels))], "the first levels"),
-    ("levels_left", lambda s, levels: levels[-round(s * len(levels)) :], "round up"),
+    ("levels_left", lambda s, levels: levels[-round(s * len(levels)) :], "One too many"),
     ("blend", lambda z, z0, m, eps, ab: z.where(m > 0, z0), "put the clean latent in"),
     ("blend", lambda z, z0, m, eps, ab: z.where(m > 0, ab * z0 + (1 - ab) * eps), "roots"),
     ("skip_channels", overdone, "the last level does not downsample"),
@@ -224,8 +227,8 @@ WRITTEN = [  # as a student may write them, not as the exercises hold them
     ("slope_ahead", lambda u, t, a, b, c: t + (t - u) * (c - b) / (b - a), "at the end"),
     ("word_map", unscaled, "root of d"),
     ("word_map", lambda q, k, i, n: (q @ k.T / q.shape[1] ** 0.5).softmax(1)[:, i], "a list"),
-    ("drop_captions", lambda ids, u, p: ids * (u <= p)[:, None], "wrong way round"),
-    ("drop_captions", lambda ids, u, p: ids[u > p], "take rows away"),
+    ("drop_captions", lambda ids, u, p: ids * (u < p)[:, None], "wrong way round"),
+    ("drop_captions", lambda ids, u, p: ids[u >= p], "take rows away"),
     ("guided", other_convention, "other convention"),
     ("guided", lambda m, z, t, c, n, w: w * m(z, t, c) + m(z, t, n), "counts twice"),
 ]
@@ -272,6 +275,117 @@ def test_an_unknown_mistake_is_shown_as_found_and_expected(name):
     assert "found" in said
     assert "expected" in said
     assert f"hint('{name}', 1)" in said
+
+
+def matmul_upsample(h):
+    rows, columns = (torch.eye(n).repeat_interleave(2, 0) for n in h.shape[2:])
+    return rows @ h @ columns.T
+
+
+def by_numpy(channels, blocks):
+    return np.array(SOLVED["skip_channels"](channels, blocks)[::-1])[::-1]
+
+
+def row_by_row(x_t, x0_hat, ab):
+    return [
+        (ab**0.5 * guess - point) / (1 - ab) for point, guess in zip(x_t, x0_hat, strict=True)
+    ]
+
+
+ALSO_RIGHT = [
+    ("upsample", matmul_upsample),  # what it makes is of the default dtype
+    ("skip_channels", by_numpy),
+    ("score", row_by_row),
+    ("score", lambda x, x0, ab: (torch.sqrt(ab) * x0 - x) / (1 - ab)),
+    ("score", lambda x, x0, ab: (math.sqrt(ab) * x0 - x) / (1 - ab)),
+    ("average_share", lambda k, decay: Fraction((1 - decay) * decay**k)),
+    ("first_below", lambda limit, ab: np.int64(SOLVED["first_below"](limit, ab))),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), ALSO_RIGHT)
+def test_a_right_answer_of_another_kind_is_right(name, answer):
+    assert verdict(EXERCISES[name], answer).startswith("right. ")
+
+
+def power_sign(x_t, t, eps, alpha_bar):
+    ab = alpha_bar[t]
+
+    return (x_t - (1 - ab) ^ 0.5 * eps) / ab**0.5
+
+
+def rooted_backwards(x_s, eps_hat, ab_s, ab_t):
+    x0_hat = (x_s - (1 - ab_s) ** 0.5 * eps_hat) / ab_s**0.5
+    return ab_t**0.5 * x0_hat + (ab_t.item() - 1) ** 0.5 * eps_hat
+
+
+def padded_by_a_list(caption, ids, length):
+    row = [ids[word] for word in caption.split() if word in ids]
+    return [*row, [0] * (length - len(row))]
+
+
+def damped(h, groups):
+    x = h.unflatten(1, (groups, -1))
+    std = x.var((2, 3, 4), correction=0, keepdim=True).sqrt() + 1e-5
+    return ((x - x.mean((2, 3, 4), keepdim=True)) / std).flatten(1, 2)
+
+
+def nearly_masked(scores):
+    return scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -10).softmax(1)
+
+
+def cut_in_place(strength, levels):
+    taken = int(strength * len(levels))
+    del levels[:-taken]
+    return levels
+
+
+def early(caption, ids, length):
+    return SOLVED["tokenize"](" ".join(dict.fromkeys(caption.split())), ids, length)
+
+
+TOLD = [
+    ("recover_x0", power_sign, "in line 4 of your function: .*a power is \\*\\*, not \\^"),
+    ("ddim_back", rooted_backwards, "complex: is there a root of a negative number"),
+    ("tokenize", padded_by_a_list, "something in the list .* is not a plain number"),
+    ("group_norm", damped, r"at place \[\d, \d, \d, \d\], expected"),
+    ("causal_weights", nearly_masked, r"found 0.99996 at place \[0, 0\], expected 1\."),
+    ("first_below", lambda limit, ab: torch.ones(1), r"shape \(1,\), expected a single number"),
+    ("levels_left", cut_in_place, "changes its argument number 2"),
+    ("latent_shape", lambda size, f, c: (c, size / f, size / f), "whole numbers are asked for"),
+    (
+        "levels_left",
+        lambda s, levels: [t for t in levels if t <= 1000 * s],
+        "by the value of t",
+    ),
+    ("tokenize", early, "expected"),
+    ("fewer_times", lambda f, c: 3 * f**2 // c, "expected"),
+    ("unet_calls", lambda n, steps, w: n * steps * (1 if w in (0, 1) else 2), "expected 30"),
+    ("drop_captions", lambda ids, u, p: ids * (u > p)[:, None], "expected"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "said"), TOLD)
+def test_what_is_wrong_is_told(name, answer, said):
+    assert re.search(said, verdict(EXERCISES[name], answer))
+
+
+def test_what_an_answer_writes_into_its_arguments_does_not_outlast_it():
+    def in_place(limit, alpha_bar):
+        alpha_bar /= 1 - alpha_bar
+        return int((alpha_bar >= limit).sum())
+
+    said = verdict(EXERCISES["first_below"], in_place)
+    assert "changes its argument number 2" in said
+    assert verdict(EXERCISES["first_below"], in_place) == said
+    assert verdict(EXERCISES["first_below"], SOLVED["first_below"]).startswith("right. ")
+    assert verdict(EXERCISES["jump"], SOLVED["jump"]).startswith("right. ")
+
+
+def test_the_default_dtype_is_left_as_it_was():
+    for answer in (stub, lambda *args: 1 / 0, SOLVED["recover_x0"]):
+        verdict(EXERCISES["recover_x0"], answer)
+        assert torch.get_default_dtype() == torch.float32
 
 
 def test_an_answer_that_works_in_place_is_told():

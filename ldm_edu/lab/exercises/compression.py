@@ -74,7 +74,7 @@ def _fewer(f, channels, colours=3, power=2):
 fewer_times = Exercise(
     name="fewer_times",
     cases=lambda: {
-        f"f = {f}, {c} channels": (f, c) for f, c in ((4, 4), (8, 4), (8, 16), (2, 12))
+        f"f = {f}, {c} channels": (f, c) for f, c in ((4, 4), (8, 4), (8, 16), (2, 8))
     },
     right=_fewer,
     mistakes={

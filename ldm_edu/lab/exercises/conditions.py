@@ -55,11 +55,13 @@ word_map = Exercise(
 )
 
 
-def _ids(seed: int, n: int, length: int) -> tuple[Tensor, Tensor]:
+def _ids(seed: int, n: int, length: int, share: float) -> tuple[Tensor, Tensor, float]:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, 20, (n, length), generator=generator)
     ids[:, -1] = 0  # the end token
-    return ids, torch.rand(n, generator=generator)
+    u = torch.rand(n, generator=generator)
+    u[0] = share  # which is not below
+    return ids, u, share
 
 
 def _drop(ids, u, share):
@@ -69,7 +71,7 @@ def _drop(ids, u, share):
 drop_captions = Exercise(
     name="drop_captions",
     cases=lambda: {
-        f"{n} captions, share {share}": (*_ids(n, n, length), share)
+        f"{n} captions, share {share}": _ids(n, n, length, share)
         for n, length, share in ((8, 4, 0.4), (6, 6, 0.6), (5, 3, 0.0))
     },
     right=_drop,

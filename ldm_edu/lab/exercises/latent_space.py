@@ -78,7 +78,7 @@ unscaled_snr = Exercise(
         "You divide by sigma: latents that are too large make the signal stronger.": (
             lambda t, s, ab: _unscaled(t, s, ab, power=-2)
         ),
-        "This is the ratio of the scaled latents. Where is sigma?": (
+        "This is the ratio of the scaled latents. Where is sigma, or does it cancel?": (
             lambda t, s, ab: _unscaled(t, s, ab, power=0)
         ),
         "You took the root: the ratio is one of variances, not of deviations.": (

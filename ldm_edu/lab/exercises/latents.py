@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ldm_edu.lab.exercises.checking import Exercise
+from ldm_edu.lab.exercises.checking import Exercise, number
 
 cheaper = Exercise(
     name="cheaper",
@@ -58,7 +58,8 @@ def _guess(decode, z_t, v_hat, ab, sign=-1, root=0.5, inside=False, after=True, 
 decoded_guess = Exercise(
     name="decoded_guess",
     cases=lambda: {
-        f"alpha_bar = {ab}": (_decode, *_latents(k), ab) for k, ab in enumerate((0.9, 0.2))
+        f"alpha_bar = {ab}": (_decode, *_latents(k), number(ab))
+        for k, ab in enumerate((0.9, 0.2))
     },
     right=_guess,
     mistakes={

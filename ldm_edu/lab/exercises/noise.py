@@ -156,6 +156,7 @@ first_below = Exercise(
         "With t = 0 counted in, the answer is int((snr >= limit).sum()).",
     ),
     praise="For the linear schedule noise wins from t = 260 on: three quarters of all levels.",
+    whole=True,
 )
 
 EXERCISES = (recover_x0, jump, first_below)

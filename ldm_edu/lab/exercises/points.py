@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ldm_edu.lab.exercises.checking import Exercise
+from ldm_edu.lab.exercises.checking import Exercise, number
 from ldm_edu.schedule import NoiseSchedule
 
 _ALPHA_BAR = NoiseSchedule("linear").alpha_bar
@@ -20,7 +20,9 @@ def _score(x_t, x0_hat, ab, root=0.5, power=1.0, sign=1):
 
 score = Exercise(
     name="score",
-    cases=lambda: {f"alpha_bar = {ab}": (*_points(k), ab) for k, ab in enumerate((0.9, 0.3))},
+    cases=lambda: {
+        f"alpha_bar = {ab}": (*_points(k), number(ab)) for k, ab in enumerate((0.9, 0.3))
+    },
     right=_score,
     mistakes={
         "The sign is swapped: the arrow has to point from x_t towards the guess.": (
@@ -130,7 +132,7 @@ def _ddim(x, eps_hat, ab_here, ab_there, a=0.5, s=0.5):
 ddim_back = Exercise(
     name="ddim_back",
     cases=lambda: {
-        f"ab_s = {ab_s}, ab_t = {ab_t}": (*_points(k), ab_s, ab_t)
+        f"ab_s = {ab_s}, ab_t = {ab_t}": (*_points(k), number(ab_s), number(ab_t))
         for k, (ab_s, ab_t) in enumerate(((0.9, 0.5), (0.4, 0.3), (1.0, 0.9)))
     },
     right=_ddim,
@@ -166,7 +168,7 @@ ddim_back = Exercise(
     },
     hints=(
         "The same two moves as in ddim_step: guess x0, then noise the guess to another level. "
-        "Here the other level is the noisier one.",
+        "Here the other level is the noisier one. (`step` would divide by 0 at the clean end.)",
         "x0_hat = (x_s - (1 - ab_s) ** 0.5 * eps_hat) / ab_s ** 0.5",
         "Then return ab_t ** 0.5 * x0_hat + (1 - ab_t) ** 0.5 * eps_hat.",
     ),

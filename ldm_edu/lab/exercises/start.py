@@ -44,6 +44,7 @@ latent_shape = Exercise(
         "return channels, image_size // f, image_size // f",
     ),
     praise="The last case is Stable Diffusion's: 512 x 512 pixels become 64 x 64 positions.",
+    whole=True,
 )
 
 
@@ -55,7 +56,7 @@ unet_calls = Exercise(
     name="unet_calls",
     cases=lambda: {
         f"n = {n}, steps = {s}, guidance = {w}": (n, s, w)
-        for n, s, w in ((1, 20, 2.0), (8, 50, 1.0), (4, 1000, 7.5), (2, 10, 0.5))
+        for n, s, w in ((1, 20, 2.0), (8, 50, 1.0), (4, 1000, 7.5), (2, 10, 0.5), (3, 5, 0.0))
     },
     right=_calls,
     mistakes={

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ldm_edu.lab.exercises.checking import Exercise
+from ldm_edu.lab.exercises.checking import Exercise, number
 
 _IDS = {"blue": 1, "circle": 2, "left": 3, "red": 4, "ring": 5, "square": 6, "top": 7}
 
@@ -29,6 +29,7 @@ tokenize = Exercise(
     cases=lambda: {
         "'red ring'": ("red ring", _IDS, 4),
         "'a red ring on the left'": ("a red ring on the left", _IDS, 8),
+        "'a red ring and a red square'": ("a red ring and a red square", _IDS, 4),
         "the empty caption": ("", _IDS, 3),
     },
     right=_tokenize,
@@ -113,7 +114,7 @@ levels_left = Exercise(
     name="levels_left",
     cases=lambda: {
         "strength 0.5 of 20 levels": (0.5, list(range(1000, 0, -50))),
-        "strength 0.7 of 7 levels": (0.7, [999, 900, 800, 700, 650, 50, 1]),
+        "strength 0.7 of 7 levels": (0.7, [999, 900, 800, 750, 650, 50, 1]),
         "strength 1": (1.0, [900, 600, 300]),
     },
     right=_levels_left,
@@ -124,7 +125,7 @@ levels_left = Exercise(
         "You leave out as many as should be taken: at strength 1 all levels are taken.": (
             lambda strength, levels: levels[int(strength * len(levels)) :]
         ),
-        "You round up. Take the whole steps only: 0.7 of 7 is 4.9, so 4.": (
+        "One too many. Take the whole steps only: 0.7 of 7 is 4.9, so 4.": (
             lambda strength, levels: levels[-math.ceil(strength * len(levels)) :]
         ),
         "The list is right but turned round: a sampler goes down.": (
@@ -148,7 +149,7 @@ def _blend_case(seed: int, ab: float) -> tuple:
     z_t, z0, eps = torch.randn(3, 2, 4, 4, 4, dtype=torch.float64, generator=generator)
     mask = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     mask[..., 1:3, :3] = 1
-    return z_t, z0, mask, eps, ab
+    return z_t, z0, mask, eps, number(ab)
 
 
 def _noised(z, eps, ab):
