@@ -10,6 +10,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ldm_edu.film import Film, film_state
+from ldm_edu.lab import export
 from ldm_edu.lab.execute import WIDGET, storable
 from ldm_edu.lab.export import STATE, page
 from ldm_edu.lab.widgets import stills_html
@@ -96,6 +97,34 @@ def test_formulas_are_mathml_and_links_lead_to_pages(book):
     assert "<code>$5</code>" in html
     assert 'href="02_next.html"' in html
     assert 'href="https://arxiv.org/abs/2006.11239"' in html
+
+
+def test_answers_are_not_among_the_pages(book):
+    book.cells.append(new_markdown_cell("In [answers](solutions/noise.py)."))
+    html = page(book, "noise")
+    assert "In answers." in html and "solutions" not in html
+
+
+@pytest.mark.parametrize(
+    ("formula", "spaces"), [("\\log q", 1), ("\\sin(x)", 0), ("\\cos^2 x", 0), ("x", 0)]
+)
+def test_a_function_does_not_touch_what_it_is_of(formula, spaces):
+    html = page(new_notebook(cells=[new_markdown_cell(f"Is ${formula}$")]), "a")
+    assert html.count("<mspace") == spaces
+
+
+def test_pages_have_a_list_of_them(tmp_path, monkeypatch):
+    def run(path):
+        return new_notebook(cells=[new_markdown_cell(f"# The {path.stem[3:]}\n\nText.")])
+
+    monkeypatch.setattr(export, "run", run)
+    export.main(["--out", str(tmp_path), "03_unet.ipynb"])
+    assert [file.name for file in tmp_path.iterdir()] == ["03_unet.html"]
+    export.main(["--out", str(tmp_path), "03_unet.ipynb", "04_price.ipynb"])
+    html = (tmp_path / "index.html").read_text()
+    for name, title in (("03_unet", "03 The unet"), ("04_price", "04 The price")):
+        assert f'<a href="{name}.html">{title}</a>' in html
+        assert (tmp_path / f"{name}.html").is_file()
 
 
 def test_nothing_in_the_page_is_fetched(book):

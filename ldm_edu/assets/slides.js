@@ -1,5 +1,6 @@
-// Turns a page of cells into slides: a new one begins at each cell tagged "slide". Keys: Page Up,
-// Page Down, left, right; where a slider has the focus, the arrows are its own.
+// Turns a page of cells into slides: a new one begins at each cell tagged "slide". Keys: left and
+// right turn, where no slider has the focus; Page Down and Page Up, which a clicker sends, first
+// scroll through what is below or above the screen.
 const slides = [];
 for (const cell of document.querySelectorAll("main > .jp-Cell")) {
   if (!slides.length || cell.matches(".celltag_slide, :has(.celltag_slide)")) {
@@ -35,8 +36,16 @@ function go(to) {
 
 const STEPS = { PageDown: 1, ArrowRight: 1, PageUp: -1, ArrowLeft: -1 };
 document.addEventListener("keydown", (event) => {
-  if (!(event.key in STEPS) || event.ctrlKey || event.altKey || event.metaKey) return;
+  const by = STEPS[event.key];
+  if (!by || event.ctrlKey || event.altKey || event.metaKey) return;
+  const page = event.key.startsWith("Page");
+  if (!page && event.target.matches("input")) return;
   event.preventDefault();
-  go(current() + STEPS[event.key]);
-});
-go(Number(location.hash.slice(1)) - 1 || 0);
+  event.stopPropagation();
+  const below = document.documentElement.scrollHeight - window.innerHeight - window.scrollY > 1;
+  if (page && (by > 0 ? below : window.scrollY > 0)) window.scrollBy(0, 0.85 * by * window.innerHeight);
+  else if (slides[current() + by]) go(current() + by);
+}, true); // before a film keeps its keys to itself
+const asked = () => go(Number(location.hash.slice(1)) - 1 || 0);
+window.addEventListener("hashchange", asked);
+asked();

@@ -9,6 +9,7 @@ sentence is shown.
 """
 
 import argparse
+import re
 import sys
 from html import escape
 from pathlib import Path
@@ -18,26 +19,37 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from ldm_edu.film import asset, stage
 from ldm_edu.images import write_atomic
 from ldm_edu.lab.execute import WIDGET, run
 
 STATE = "application/vnd.jupyter.widget-state+json"
+# latex2mathml sets "log q" as "logq"; before a bracket or with an exponent nothing is missing
+FUNCTION = re.compile(
+    r"(?<!<msup>)(?<!<msub>)(<mi>(?:log|exp|sin|cos)</mi>)(?!<mo[^>]*>&#x00028;|</)"
+)
 
 
 class _Renderer(IPythonRenderer):
     """Markdown with its formulas as MathML, and links to notebooks as links to pages."""
 
     def block_math(self, body: str) -> str:
-        return convert(body.strip(), display="block")
+        return _mathml(body, "block")
 
     def inline_math(self, body: str) -> str:
-        return convert(body.strip())
+        return _mathml(body, "inline")
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
+        if url.startswith("solutions"):  # not among the pages
+            return text
         page = url.removesuffix(".ipynb") + ".html" if url.endswith(".ipynb") else url
         return super().link(text, page, title)
+
+
+def _mathml(body: str, display: str) -> str:
+    return FUNCTION.sub(r'\1<mspace width="0.17em"/>', convert(body.strip(), display=display))
 
 
 class PageExporter(HTMLExporter):
@@ -101,10 +113,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--slides", action="store_true", help="one slide at a time")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    links = []
     for path in options.notebooks:
-        target = options.out / f"{path.stem}.html"
-        write_atomic(target, page(run(path), path.stem, options.slides).encode())
+        target, book = options.out / f"{path.stem}.html", run(path)
+        title = book.cells[0].source.splitlines()[0].lstrip("# ")
+        links.append(f"* [{path.stem[:2]} {title}]({target.name})")
+        write_atomic(target, page(book, path.stem, options.slides).encode())
         print(f"{target}: {target.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    if len(links) > 1:
+        contents = new_notebook(
+            cells=[new_markdown_cell("\n".join(["# Contents", "", *links]))]
+        )
+        write_atomic(options.out / "index.html", page(contents, "Contents").encode())
 
 
 if __name__ == "__main__":

@@ -164,3 +164,38 @@ def test_slides_turn_and_leave_the_arrow_keys_to_sliders(browser, book):
     page.get_by_role("button", name="Slide before").click()
     assert place.inner_text() == "1 / 2"
     context.close()
+
+
+def test_a_clicker_scrolls_through_a_long_slide_also_from_a_film(browser, book):
+    from ldm_edu.lab.execute import run
+    from ldm_edu.lab.export import page as as_page
+
+    executed = run(book)
+    for cell in executed.cells[:2]:
+        cell.metadata["slideshow"] = {"slide_type": "slide"}
+    target = book.with_name("long.html")
+    target.write_text(as_page(executed, "slides", slides=True), encoding="utf-8")
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 400})
+    page = context.new_page()
+    page.goto(target.as_uri() + "#2")
+    page.wait_for_function("() => document.querySelectorAll('[data-ready]').length === 2")
+    place, t = page.locator(".slide-place"), slider(page, "Noise level t")
+    bottom = "() => scrollY + innerHeight >= document.documentElement.scrollHeight - 1"
+    assert place.inner_text() == "2 / 2" and not page.evaluate(bottom)
+    t.focus()
+    said = t.get_attribute("aria-valuetext")
+    page.evaluate("() => scrollTo(0, 0)")
+    for _ in range(9):
+        page.keyboard.press("PageDown")
+    assert page.evaluate(bottom) and place.inner_text() == "2 / 2"
+    assert t.get_attribute("aria-valuetext") == said
+    page.keyboard.press("PageUp")
+    assert place.inner_text() == "2 / 2" and not page.evaluate(bottom)
+    for _ in range(9):
+        page.keyboard.press("PageUp")
+    assert place.inner_text() == "1 / 2"
+    page.evaluate("() => { location.hash = '#2'; }")
+    page.wait_for_function(
+        "() => document.querySelector('.slide-place').textContent === '2 / 2'"
+    )
+    context.close()

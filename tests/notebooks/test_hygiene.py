@@ -169,3 +169,14 @@ def test_every_exercise_is_in_one_notebook():
     names = [name for source in sources for name in CHECK.findall(source)]
     assert len(set(names)) == len(names)
     assert set(names) <= set(EXERCISES)
+
+
+def test_slides_begin_at_headings_and_an_answer_is_not_on_its_exercise_s_slide(book):
+    def begins(cell):
+        return cell.metadata.get("slideshow", {}).get("slide_type") == "slide"
+
+    for before, cell in pairwise(book.cells):
+        if cell.cell_type == "markdown" and re.match("##? ", cell.source):
+            assert begins(cell), cell.source
+        if before.cell_type == "code" and "\ncheck(" in before.source:
+            assert begins(cell), cell.source
