@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ldm_edu import LatentDiffusion, data, load_pretrained
+from ldm_edu.evaluate import two_sets
 from ldm_edu.features import features_of, load_efficientnet_lite0
 from ldm_edu.judges import load_judge
 from ldm_edu.measures import reconstruct, sample_many
@@ -41,8 +42,7 @@ def table(
     pipe: LatentDiffusion, faces: data.ImageDataset, count: int, lowest: Sequence[int]
 ) -> str:
     """The distances as Markdown: other faces, their reconstructions, samples a `lowest`."""
-    order = torch.randperm(len(faces.images), generator=torch.Generator().manual_seed(0))
-    real, other = order[: 2 * count].split(count)
+    real, other = two_sets(len(faces.images), count)
     captions = [faces.captions[i] for i in other]
     efflite0, judge = load_efficientnet_lite0(), load_judge("cifar10").features
 

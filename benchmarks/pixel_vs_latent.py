@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ldm_edu import LatentDiffusion, NoiseSchedule, data
+from ldm_edu.evaluate import two_sets
 from ldm_edu.features import features_of, load_efficientnet_lite0
 from ldm_edu.images import image_grid, save_png
 from ldm_edu.latents import LatentSet, image_batch, measure_scale, rescale
@@ -80,8 +81,8 @@ def race(options: argparse.Namespace, folder: Path) -> None:
     """Train one side, measuring its samples at 1/8, 1/4, 1/2 of the minutes and at the end."""
     images = data.load(options.data, "train", options.root)
     net = load_efficientnet_lite0()
-    order = torch.randperm(len(images.images), generator=torch.Generator().manual_seed(0))
-    real, other = (features_of(net, images.images[i]) for i in order.split(options.count)[:2])
+    sets = two_sets(len(images.images), options.count)
+    real, other = (features_of(net, images.images[rows]) for rows in sets)
 
     began, limit = time.monotonic(), 60 * options.minutes
     recipe = replace(TRAINED[options.data], flip=False)

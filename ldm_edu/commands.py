@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from ldm_edu import data
 from ldm_edu.errors import InputError, StorageError
 from ldm_edu.evaluate import data_of, evaluate, judge_of, plain, spaces_of
@@ -91,8 +93,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if options.out is not None:
         write_atomic(options.out, (json.dumps(plain(result), indent=2) + "\n").encode())
     if options.neighbours is not None:
-        scale = max(1, 128 // pipe.image_size)
-        save_png(options.neighbours, image_grid(result["neighbours"], PAIRS, scale=scale))
+        _save_grid(options.neighbours, result["neighbours"], PAIRS)
         print(f"\nRow by row, samples above their neighbours: {options.neighbours}")
 
 
@@ -101,9 +102,12 @@ def run_sample(options: argparse.Namespace) -> None:
     pipe = load_pretrained(options.model, options.device)
     names = ("prompt", "guidance", "sampler", "steps", "eta", "seed")
     x = sample_with_bar(pipe, options.count, **{name: getattr(options, name) for name in names})
-    columns = min(8, options.count)
-    save_png(options.out, image_grid(to_uint8(x), columns, scale=max(1, 128 // x.shape[-1])))
+    _save_grid(options.out, to_uint8(x), min(8, options.count))
     print(f"Pictures: {options.out}")
+
+
+def _save_grid(file: Path, images: Tensor, columns: int) -> None:
+    save_png(file, image_grid(images, columns, scale=max(1, 128 // images.shape[-1])))
 
 
 def _check_file(option: str, file: Path | None, suffix: str) -> None:

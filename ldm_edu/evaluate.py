@@ -81,8 +81,7 @@ def evaluate(
     _check(pipe, train_set, test_set, count, judge)
     given = {key: value for key, value in sampling.items() if value is not None}
     sampling = {"steps": 20, "seed": 0, **given}
-    order = torch.randperm(len(train_set.images), generator=torch.Generator().manual_seed(0))
-    real, other = order[: 2 * count].split(count)
+    real, other = two_sets(len(train_set.images), count)
     told, asked = pipe.tokenizer is not None, _rows(train_set, other)
     samples = sample_many(pipe, count, prompts=asked.captions if told else None, **sampling)
     restored = reconstruct(pipe, test_set.images)
@@ -115,6 +114,12 @@ def evaluate(
     shown = [side_by_side(each, samples, train_set.images) for each in pairs]
     result["neighbours"] = torch.cat(shown)
     return result
+
+
+def two_sets(total: int, count: int) -> tuple[Tensor, Tensor]:
+    """Rows of two disjoint sets of `count` out of `total`, the same in every measurement."""
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+    return order[:count], order[count : 2 * count]
 
 
 def plain(result):

@@ -1,5 +1,6 @@
 """Films in JupyterLab and in an exported page, in a real browser, by keyboard and mouse."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -137,7 +138,9 @@ def test_films_go_on_when_the_kernel_has_gone(lab_page):
     assert lab_page.locator("canvas.ldm-film-canvas").nth(1).evaluate(CANVAS) != before
 
 
-def test_slides_turn_and_leave_the_arrow_keys_to_sliders(browser, book):
+@contextmanager
+def deck(browser, book, height):
+    """The book as two slides in a window of that height, its films ready."""
     from ldm_edu.lab.execute import run
     from ldm_edu.lab.export import page as as_page
 
@@ -146,56 +149,48 @@ def test_slides_turn_and_leave_the_arrow_keys_to_sliders(browser, book):
         cell.metadata["slideshow"] = {"slide_type": "slide"}
     target = book.with_name("slides.html")
     target.write_text(as_page(executed, "slides", slides=True), encoding="utf-8")
-    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 700})
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": height})
     page = context.new_page()
     page.goto(target.as_uri())
     page.wait_for_function("() => document.querySelectorAll('[data-ready]').length === 2")
-    place, t = page.locator(".slide-place"), slider(page, "Noise level t")
-    assert place.inner_text() == "1 / 2"
-    assert page.get_by_role("heading", name="Films").is_visible()
-    assert t.count() == 0  # hidden
-    page.keyboard.press("PageDown")
-    assert place.inner_text() == "2 / 2"
-    assert not page.get_by_role("heading", name="Films").is_visible()
-    t.focus()
-    page.keyboard.press("ArrowRight")
-    assert t.get_attribute("aria-valuetext").startswith("t = 50,")
-    assert place.inner_text() == "2 / 2"
-    page.get_by_role("button", name="Slide before").click()
-    assert place.inner_text() == "1 / 2"
+    yield page
     context.close()
+
+
+def test_slides_turn_and_leave_the_arrow_keys_to_sliders(browser, book):
+    with deck(browser, book, 700) as page:
+        place, t = page.locator(".slide-place"), slider(page, "Noise level t")
+        assert place.inner_text() == "1 / 2"
+        assert page.get_by_role("heading", name="Films").is_visible()
+        assert t.count() == 0  # hidden
+        page.keyboard.press("PageDown")
+        assert place.inner_text() == "2 / 2"
+        assert not page.get_by_role("heading", name="Films").is_visible()
+        t.focus()
+        page.keyboard.press("ArrowRight")
+        assert t.get_attribute("aria-valuetext").startswith("t = 50,")
+        assert place.inner_text() == "2 / 2"
+        page.get_by_role("button", name="Slide before").click()
+        assert place.inner_text() == "1 / 2"
 
 
 def test_a_clicker_scrolls_through_a_long_slide_also_from_a_film(browser, book):
-    from ldm_edu.lab.execute import run
-    from ldm_edu.lab.export import page as as_page
-
-    executed = run(book)
-    for cell in executed.cells[:2]:
-        cell.metadata["slideshow"] = {"slide_type": "slide"}
-    target = book.with_name("long.html")
-    target.write_text(as_page(executed, "slides", slides=True), encoding="utf-8")
-    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 400})
-    page = context.new_page()
-    page.goto(target.as_uri() + "#2")
-    page.wait_for_function("() => document.querySelectorAll('[data-ready]').length === 2")
-    place, t = page.locator(".slide-place"), slider(page, "Noise level t")
     bottom = "() => scrollY + innerHeight >= document.documentElement.scrollHeight - 1"
-    assert place.inner_text() == "2 / 2" and not page.evaluate(bottom)
-    t.focus()
-    said = t.get_attribute("aria-valuetext")
-    page.evaluate("() => scrollTo(0, 0)")
-    for _ in range(9):
-        page.keyboard.press("PageDown")
-    assert page.evaluate(bottom) and place.inner_text() == "2 / 2"
-    assert t.get_attribute("aria-valuetext") == said
-    page.keyboard.press("PageUp")
-    assert place.inner_text() == "2 / 2" and not page.evaluate(bottom)
-    for _ in range(9):
+    on_two = "() => document.querySelector('.slide-place').textContent === '2 / 2'"
+    with deck(browser, book, 400) as page:
+        place, t = page.locator(".slide-place"), slider(page, "Noise level t")
+        page.evaluate("() => { location.hash = '#2'; }")
+        page.wait_for_function(on_two)
+        assert not page.evaluate(bottom)
+        t.focus()
+        said = t.get_attribute("aria-valuetext")
+        page.evaluate("() => scrollTo(0, 0)")
+        for _ in range(9):
+            page.keyboard.press("PageDown")
+        assert page.evaluate(bottom) and place.inner_text() == "2 / 2"
+        assert t.get_attribute("aria-valuetext") == said
         page.keyboard.press("PageUp")
-    assert place.inner_text() == "1 / 2"
-    page.evaluate("() => { location.hash = '#2'; }")
-    page.wait_for_function(
-        "() => document.querySelector('.slide-place').textContent === '2 / 2'"
-    )
-    context.close()
+        assert place.inner_text() == "2 / 2" and not page.evaluate(bottom)
+        for _ in range(9):
+            page.keyboard.press("PageUp")
+        assert place.inner_text() == "1 / 2"

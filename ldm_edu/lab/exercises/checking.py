@@ -50,7 +50,7 @@ def verdict(exercise: Exercise, answer: Callable) -> str:
             return f"not yet. For {case}, {trouble}."
     wanted = _results(exercise, exercise.right)
     if _agree(found, wanted):
-        if exercise.whole and any(_fractional(value) for value in found.values()):
+        if exercise.whole and any(_tensor(v).is_floating_point() for v in found.values()):
             return (
                 "not yet. Right, but whole numbers are asked for: use //, or int() at the end."
             )
@@ -93,7 +93,7 @@ def _unfit(found) -> str:
         return "your function returns nothing: is its `return` missing"
     kind = type(found).__name__
     try:
-        value = torch.as_tensor(_plain(found))
+        value = _tensor(found)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         if isinstance(found, list | tuple):
             return f"something in the {kind} that your function returns is not a plain number"
@@ -125,23 +125,19 @@ def _close(found, wanted) -> bool:
     return torch.allclose(found, wanted, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
-def _fractional(value) -> bool:
-    return torch.as_tensor(_plain(value)).is_floating_point()
-
-
 def _numbers(value) -> Tensor:
-    return torch.as_tensor(_plain(value)).detach().double()
+    return _tensor(value).detach().double()
 
 
-def _plain(value):
-    """What `torch.as_tensor` can read: no views turned round, no odd kinds of number."""
+def _tensor(value) -> Tensor:
+    """What an answer returned, also what `torch.as_tensor` alone cannot read."""
     if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
-        return float(value)
-    if isinstance(value, list | tuple) and value and all(isinstance(v, Tensor) for v in value):
-        return torch.stack(tuple(value))
-    return value
+        value = value.copy()  # it may be a view turned round
+    elif isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        value = float(value)
+    elif isinstance(value, list | tuple) and all(isinstance(v, Tensor) for v in value):
+        value = torch.stack(tuple(value)) if value else value
+    return torch.as_tensor(value)
 
 
 def _difference(found: Mapping, wanted: Mapping) -> str:
